@@ -1,0 +1,46 @@
+"""Where and how things run: the FER_* environment variables.
+
+What defines a result is in params.yaml (see `fer.params`), never here. S3 credentials,
+region and profile are boto3's own `AWS_*` variables.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fer.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """One field per variable: `data` is FER_DATA, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="FER_", extra="ignore", env_ignore_empty=True)
+
+    data: Path | None = Field(None, description="Local FER2013 archive, folder or CSV.")
+    ferplus: Path | None = Field(None, description="FER+ votes: fer2013new.csv, or joined by name.")
+    weights: Path | None = Field(None, description="Initial EfficientNetB2 weights (.weights.h5).")
+    registry: str | None = Field(None, description="Model registry: a folder or s3://bucket/prefix.")
+    s3_endpoint: str | None = Field(None, description="Endpoint URL of an S3-compatible server.")
+    s3_addressing: str = Field("auto", description="auto, path or virtual.")
+    cache: Path = Field(
+        Path.home() / ".cache" / "fer", description="Downloads and pulled models are kept here."
+    )
+    offline: bool = Field(False, description="Use only what is cached; touch no network.")
+    threads: int | None = Field(None, ge=1, description="CPU threads for inference.")
+
+
+def settings() -> Settings:
+    """The settings as the environment has them now.
+
+    Raises:
+        SettingsError: a variable has no usable value; the message names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = "FER_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"{variable}: {first['msg']}. Correct it or unset it.") from None
