@@ -7,6 +7,7 @@
     │   ├── ImageError             a picture that cannot be read, or is too large
     │   └── ModelReferenceError    a model reference that cannot be parsed
     ├── SourceError                a dataset source: absent, damaged, hostile, wrong digest
+    │   └── UnreachableError       the network failed: another try may help
     ├── TableError                 a table file that is not what it should be
     ├── ValidationError            the data gate: an expectation was breached
     ├── WeightsError               initial weights: not reachable, not fitting
@@ -17,6 +18,7 @@
     │   ├── NotFoundError          no such model, version or alias
     │   ├── ConflictError          somebody else was first
     │   └── StoreError             the store behind it: absent, read-only, wrong credentials
+    │       ├── UnavailableError   unreachable for now: another try, or the cache, may help
     │       └── UnsafeStoreError   a store that ignores conditional writes
     ├── DetectorError              a face detector or its model file
     └── WorkflowError              a stage or flow that failed
@@ -62,6 +64,12 @@ class SourceError(FerError):
     exit_code = 2
 
 
+class UnreachableError(SourceError):
+    """A dataset source did not answer or broke off; another try may help."""
+
+    exit_code = 1  # workflows retry a fetch that ends with 1, never one that ends with 2
+
+
 class TableError(FerError):
     """A table file lacks a column, a row, or the schema version this code reads."""
 
@@ -100,6 +108,10 @@ class ConflictError(RegistryError):
 
 class StoreError(RegistryError):
     """The store is absent, read-only, unreachable, or refuses the credentials."""
+
+
+class UnavailableError(StoreError):
+    """The store cannot be reached for now; another try, or the cache, may help."""
 
 
 class UnsafeStoreError(StoreError):

@@ -158,11 +158,11 @@ class FacesParams(Section):
     """Detection and crop. Has defaults: pictures are analysed far from any params.yaml too."""
 
     detector: DetectorName = "dlib-hog"
-    upsample: int = Field(1, ge=0, le=3)
-    max_side: int = Field(1600, ge=64)
-    min_score: float = 0.0
-    margin: float = Field(0.0, ge=-0.5, le=2)
-    max_megapixels: float = Field(150, gt=0)
+    upsample: int = Field(default=1, ge=0, le=3)
+    max_side: int = Field(default=1600, ge=64)
+    min_score: float | None = None
+    margin: float = Field(default=0.0, ge=-0.5, le=2)
+    max_megapixels: float = Field(default=150, gt=0)
 
 
 class Params(Section):

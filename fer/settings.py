@@ -29,6 +29,15 @@ class Settings(BaseSettings):
         Path.home() / ".cache" / "fer", description="Downloads and pulled models are kept here."
     )
     offline: bool = Field(False, description="Use only what is cached; touch no network.")
+    yunet: Path | None = Field(
+        None, description="YuNet's face_detection_yunet_2023mar.onnx, for faces.detector opencv-yunet."
+    )
+    batch_input: str | None = Field(
+        None, description="Photographs of scheduled batch runs: a folder or s3://bucket/prefix."
+    )
+    batch_output: str | None = Field(
+        None, description="Where scheduled batch runs write: a folder or s3://bucket/prefix."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads for inference.")
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+ParamsFile = Annotated[Path, typer.Option(help="The parameters of the run.")]
 
 
 def emit(document: Any, as_json: bool, text: Callable[[], str]) -> None:

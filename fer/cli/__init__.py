@@ -1,0 +1,42 @@
+"""The `fer` command: a thin shell over the library."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from fer.cli import data, models, predict, train
+from fer.errors import FerError
+
+app = typer.Typer(
+    name="fer",
+    help="Facial expressions: prepare FER2013, train, register, and predict.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(data.app, name="data")
+app.add_typer(train.app)
+app.add_typer(models.app, name="models")
+app.add_typer(predict.app)
+
+
+def main() -> None:
+    """Run the command; print an error of ours as one message and exit with its status."""
+    try:
+        app()
+    except FerError as error:
+        print(f"fer: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except OSError as error:
+        import errno
+
+        if error.errno != errno.ENOSPC:
+            raise
+        print(  # noqa: T201
+            f"fer: the disk is full ({error.filename or 'writing a file'}). Free some space and "
+            "run again: nothing half-written was left.",
+            file=sys.stderr,
+        )
+        sys.exit(1)

@@ -1,0 +1,133 @@
+"""`fer train`, `evaluate`, `export` and `package`: the stages after the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fer.cli.console import JsonFlag, ParamsFile, emit
+
+app = typer.Typer()
+
+_FACES = Path("data/prepared/faces.parquet")
+_TRAINED = Path("models/trained")
+_EXPORTED = Path("models/exported")
+
+ExportedFolder = Annotated[Path, typer.Option(help="Folder of the exported model.")]
+TrainedFolder = Annotated[Path, typer.Option(help="Folder of the trained model.")]
+FacesFile = Annotated[Path, typer.Option(help="The prepared table.")]
+
+
+@app.command()
+def train(
+    params: ParamsFile = Path("params.yaml"),
+    faces: FacesFile = _FACES,
+    out: TrainedFolder = _TRAINED,
+    curves: Annotated[Path, typer.Option(help="Folder for DVCLive.")] = Path("reports/training"),
+    checkpoints: Annotated[Path, typer.Option(help="Folder of unfinished runs.")] = Path(
+        "build/training"
+    ),
+    as_json: JsonFlag = False,
+) -> None:
+    """Train in two phases. A run that was killed goes on from its last epoch.
+
+    On a GPU or several, where TensorFlow sees them. KERAS_BACKEND=jax trains on JAX.
+
+    Example: FER_WEIGHTS=weights.h5 fer train
+    """
+    from fer.params import load_params
+    from fer.training.start import train as run
+
+    document = run(
+        params=load_params(params), faces=faces, out=out, curves=curves, checkpoints=checkpoints
+    )
+    emit(
+        document,
+        as_json,
+        lambda: (
+            f"Validation accuracy {document['validation_accuracy']:.4f} after epoch "
+            f"{document['best_epoch']} of {document['epochs']}; curves: {out / 'curves.png'}"
+        ),
+    )
+
+
+@app.command()
+def export(
+    trained: TrainedFolder = _TRAINED,
+    out: ExportedFolder = _EXPORTED,
+) -> None:
+    """Write the trained model as ONNX with the preprocessing inside, checked against Keras.
+
+    Example: fer export --trained models/trained
+    """
+    from fer.training.start import export as run
+
+    run(trained, out)
+
+
+@app.command()
+def evaluate(
+    params: ParamsFile = Path("params.yaml"),
+    faces: FacesFile = _FACES,
+    exported: ExportedFolder = _EXPORTED,
+    votes: Annotated[Path, typer.Option(help="FER+ votes, as fetched.")] = Path(
+        "data/source/ferplus.parquet"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the reports.")] = Path("reports/evaluation"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Evaluate on the test set, full and clean, with intervals; calibrate on validation.
+
+    Example: fer evaluate --json
+    """
+    from fer.evaluation.evaluate import evaluate as run
+    from fer.params import load_params
+
+    loaded = load_params(params)
+    result = run(
+        faces=faces,
+        model=exported,
+        ferplus=votes,
+        params=loaded.evaluate,
+        seed=loaded.seed,
+        out=out,
+    )
+    emit(result.metrics, as_json, lambda: result.text)
+
+
+@app.command()
+def package(
+    params: ParamsFile = Path("params.yaml"),
+    trained: TrainedFolder = _TRAINED,
+    exported: ExportedFolder = _EXPORTED,
+    evaluation: Annotated[Path, typer.Option(help="Folder of the evaluation's reports.")] = Path(
+        "reports/evaluation"
+    ),
+    prepared: Annotated[Path, typer.Option(help="Folder of the prepared table.")] = Path(
+        "data/prepared"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the package.")] = Path("models/package"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Assemble the model package: calibrated model, weights, card, figures, lineage.
+
+    Example: fer package && fer models register models/package
+    """
+    from fer.packaging import package_model
+    from fer.params import load_params
+
+    made = package_model(
+        load_params(params),
+        trained=trained,
+        exported=exported,
+        evaluation=evaluation,
+        prepared=prepared,
+        out=out,
+    )
+    emit(
+        {"folder": str(out), "digest": made.digest},
+        as_json,
+        lambda: f"{out}: {made.manifest.name}, digest {made.digest[:12]}",
+    )

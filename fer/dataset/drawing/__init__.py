@@ -1,0 +1,1 @@
+"""Drawing of synthetic faces: a relief that facial action units move, lit and turned."""

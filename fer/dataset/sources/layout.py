@@ -1,0 +1,85 @@
+"""The folder layout `<split>/<class>/<file>` and the decoding of one image file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import PurePosixPath
+from typing import Final
+
+import numpy as np
+
+from fer.dataset.table import SourceImage
+
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".webp"})
+MAX_FILE_BYTES: Final = 4 << 20
+"""A 48 x 48 image takes some 2 kB; a file a thousand times that is not one of FER2013."""
+_MAX_PIXELS: Final = 1 << 20
+
+_FOLDERS: Final = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "publictest": "validation",
+    "test": "test",
+    "privatetest": "test",
+}
+# File names tell more than folders: msambare/fer2013 keeps both test halves in one folder.
+_PREFIXES: Final = {"training": "train", "publictest": "validation", "privatetest": "test"}
+_LABELS: Final = {
+    "anger": "angry",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "happiness": "happy",
+    "sadness": "sad",
+    "surprised": "surprise",
+}
+
+
+def is_image(name: str) -> bool:
+    """Whether a path is an image of the dataset: by suffix, and not hidden or a Mac fork."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
+
+
+def split_of(folder: str) -> str:
+    """train, validation or test for a folder or usage name; an unknown one as it is."""
+    return _FOLDERS.get(folder.lower(), folder)
+
+
+def label_of(folder: str) -> str:
+    """The class name for a folder name; an unknown one as it is, for the gate to find."""
+    return _LABELS.get(folder.lower(), folder.lower())
+
+
+def image_of(name: str, content: bytes) -> SourceImage:
+    """Decode one file of the layout; an unreadable one becomes a row that says why.
+
+    Args:
+        name: path inside the source, `/` between its parts.
+        content: the file's bytes.
+    """
+    parts = PurePosixPath(name).parts
+    label = label_of(parts[-2]) if len(parts) >= 2 else "unknown"
+    split = split_of(parts[-3]) if len(parts) >= 3 else "unknown"
+    split = _PREFIXES.get(parts[-1].split("_")[0].lower(), split)
+
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                size = f"{image.width}x{image.height}"
+                return SourceImage(name, split, label, None, problem=f"too large: {size}")
+            mode = image.mode
+            pixels = np.asarray(image.convert("L"), dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError) as error:
+        return SourceImage(name, split, label, None, problem=f"unreadable: {_short(error)}")
+    return SourceImage(name, split, label, pixels, mode=mode)
+
+
+def _short(error: Exception) -> str:
+    # Pillow names the in-memory file, which differs from run to run.
+    return str(error).split("<_io")[0].strip() or type(error).__name__

@@ -1,0 +1,1 @@
+"""Evaluation of a trained model: figures, intervals, calibration, the quality gate."""

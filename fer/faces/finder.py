@@ -1,0 +1,51 @@
+"""Detection, crop and quality of every face of one picture, in one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fer.faces.crop import crop_face
+from fer.faces.detector import Detection, Detector, Image
+from fer.faces.quality import Quality, measure
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """One face of a picture.
+
+    Attributes:
+        detection: box in pixels of the original picture.
+        quality: see `fer.faces.quality`.
+        crop: uint8 (48, 48), what the classifier sees.
+    """
+
+    detection: Detection
+    quality: Quality
+    crop: Image
+
+
+def find_faces(
+    grey: Image,
+    detector: Detector,
+    *,
+    margin: float = 0.0,
+    rgb: Image | None = None,
+    reduction: float = 1.0,
+) -> list[FoundFace]:
+    """Every face of a picture, best score first.
+
+    Args:
+        grey: uint8 (h, w), perhaps a reduced copy of the picture.
+        detector: from `fer.faces.detector.make_detector`.
+        margin: see `fer.faces.crop.crop_face`.
+        rgb: uint8 (h, w, 3), for a detector that profits from colour.
+        reduction: original pixels per pixel of `grey`; boxes and sizes are given in the original's.
+    """
+    image = rgb if rgb is not None and detector.colour else grey
+    faces = []
+    for detection in detector.detect(image):
+        crop = crop_face(grey, detection, margin)
+        original = detection.scaled(reduction)
+        size = max(original.width, original.height)
+        faces.append(FoundFace(original, measure(crop, size), crop))
+    return faces

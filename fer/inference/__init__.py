@@ -1,0 +1,1 @@
+"""Expressions in pictures: reading, recognising, recording. Imports no TensorFlow."""

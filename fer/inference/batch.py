@@ -1,0 +1,371 @@
+"""A folder or bucket of photographs in, Parquet out; killed at any moment, it can go on.
+
+Pictures go through in parts. A part is one Parquet file, written whole after its pictures
+are done: what it names is done, and nothing else is. A run skips whatever the parts at the
+output name already, so a killed run goes on where its last part ended, a finished one takes
+only new pictures, and every picture is there exactly once per content, model and `faces`
+parameters. Memory depends on the part size and the largest picture, not on their number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer.errors import DetectorError, ImageError, StoreError, UsageError
+from fer.inference.inputs import Inputs, PictureFile, open_inputs
+from fer.inference.outputs import Output, open_output
+from fer.inference.recognizer import Prediction, Recognizer
+from fer.inference.results import (
+    quarantine_schema,
+    read_part,
+    results_schema,
+    to_csv,
+    to_parquet,
+    to_table,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from fer.faces.finder import FoundFace
+    from fer.params import FacesParams
+
+PARTS = "parts"
+QUARANTINE = "quarantine"
+SUMMARY = "summary.json"
+_LISTED = 50  # how many bad pictures the summary names; the quarantine names all
+_GIVE_UP = 20  # as many unreadable pictures in a row mean that the input is gone
+
+Progress = Callable[[int, int], None]
+"""Called with pictures done and pictures in all; 0 in all means not known."""
+
+
+@dataclass
+class BatchSummary:
+    """What one run did. `summary.json` and `runs/<run_id>.json` hold it.
+
+    Attributes:
+        pictures: how many the input holds.
+        skipped: of these, recorded by an earlier run (`quarantined_before` among them).
+        analysed: read and searched for faces in this run; their rows are in the parts.
+        quarantined: not decodable or too large; never tried again unless they change.
+        failed: could not be read for now; the next run tries again.
+        ignored: files whose name is no picture's.
+        problems: the first quarantined and failed ones, with reasons.
+    """
+
+    run_id: str
+    input: str
+    output: str
+    model_name: str
+    model_version: int | None
+    model_digest: str
+    detector: str
+    faces_digest: str
+    started_at: str
+    pictures: int = 0
+    skipped: int = 0
+    analysed: int = 0
+    faces: int = 0
+    without_face: int = 0
+    quarantined: int = 0
+    quarantined_before: int = 0
+    failed: int = 0
+    ignored: int = 0
+    expressions: dict[str, int] = field(default_factory=dict)
+    problems: list[dict[str, str]] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    pictures_per_second: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary as a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One picture after detection: faces, or why there are none."""
+
+    file: PictureFile
+    width: int = 0
+    height: int = 0
+    faces: tuple[FoundFace, ...] = ()
+    quarantine: str = ""
+    failure: str = ""
+
+
+def run_batch(
+    input: str | Path,
+    output: str | Path,
+    *,
+    model: str | Path | Recognizer | None = None,
+    registry: str | None = None,
+    faces: FacesParams | None = None,
+    part_size: int = 256,
+    csv: bool = False,
+    progress: Progress | None = None,
+) -> BatchSummary:
+    """Analyse every picture of a folder or S3 prefix that the output does not hold yet.
+
+    Writes under `output`: `parts/part-*.parquet` (the results schema, see
+    `fer.inference.results`), `quarantine/part-*.parquet` (what cannot be decoded, and why),
+    `summary.json`, `runs/<run_id>.json`.
+
+    Args:
+        input: a folder (searched with its sub-folders), one picture, or s3://bucket/prefix.
+        output: a folder or s3://bucket/prefix.
+        model: a reference as for `Recognizer.load`, or a loaded one (which has its own `faces`).
+        registry: where a registered model comes from; None is FER_REGISTRY.
+        faces: detector and crop; None is their defaults.
+        part_size: pictures per part: what a killed run may have to do again.
+        csv: write each part as CSV too, also those of earlier runs.
+        progress: called after every picture.
+
+    Raises:
+        UsageError: the input is absent or holds no picture; the output is a file.
+        StoreError: the output cannot be written, or the input went away.
+        ConflictError: another batch is writing to the same folder.
+        ModelReferenceError, PackageError, RegistryError, DetectorError: see `Recognizer.load`.
+    """
+    if part_size < 1:
+        raise UsageError(f"part_size is {part_size}; it must be at least 1.")
+    started = time.monotonic()
+    inputs, sink = open_inputs(input), open_output(output)
+    if next(inputs.pictures(), None) is None:
+        raise UsageError(
+            f"{input} holds no picture ({inputs.ignored} other files, {len(inputs.unreadable)} "
+            "unreadable). Name a folder or prefix with .jpg, .png, .webp, .tif or similar files."
+        )
+    with sink.only_writer():
+        recognizer = (
+            model
+            if isinstance(model, Recognizer)
+            else Recognizer.load(model, registry=registry, faces=faces)
+        )
+        run = _Run(inputs, sink, recognizer, csv)
+        run.go(part_size, progress)
+        summary = run.summary
+        summary.seconds = round(time.monotonic() - started, 3)
+        done = summary.analysed + summary.quarantined + summary.failed
+        summary.pictures_per_second = round(done / summary.seconds, 3) if summary.seconds else 0.0
+        document = (json.dumps(summary.as_dict(), indent=2, sort_keys=True) + "\n").encode()
+        sink.write(f"runs/{summary.run_id}.json", document)
+        sink.write(SUMMARY, document)
+    return summary
+
+
+class _Run:
+    """One run over an input: what it has recorded, counted, and still to do."""
+
+    def __init__(self, inputs: Inputs, sink: Output, recognizer: Recognizer, csv: bool) -> None:
+        now = datetime.now(UTC)
+        self.inputs, self.sink, self.recognizer, self.csv = inputs, sink, recognizer, csv
+        document = recognizer.faces.model_dump_json()
+        self.summary = BatchSummary(
+            run_id=f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
+            input=inputs.uri,
+            output=sink.uri,
+            model_name=recognizer.model.name,
+            model_version=recognizer.model.version,
+            model_digest=recognizer.model.digest,
+            detector=recognizer.detector.name,
+            faces_digest=hashlib.sha256(document.encode()).hexdigest()[:16],
+            started_at=now.isoformat(timespec="seconds"),
+        )
+        self._analysed: set[bytes] = set()
+        self._quarantined: set[bytes] = set()
+        self._failures_in_a_row = 0
+
+    def go(self, part_size: int, progress: Progress | None) -> None:
+        self._load_recorded()
+        total = (self.inputs.count() or 0) if progress else 0
+        counts: Counter[str] = Counter()
+        todo = self._todo()
+        workers = _workers()
+        with ThreadPoolExecutor(workers, thread_name_prefix="faces") as pool:
+            try:
+                while part := list(islice(todo, part_size)):
+                    seen = []
+                    before = self.summary.pictures - len(part)
+                    for done, one in enumerate(pool.map(self._look, part), start=1):
+                        self._watch(one)
+                        seen.append(one)
+                        if progress:
+                            progress(before + done, total)
+                    self._record(seen, counts)
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        if progress:
+            progress(self.summary.pictures, total)
+        for uri, reason in self.inputs.unreadable:
+            self._fail(uri, reason)
+        self.summary.ignored = self.inputs.ignored
+        self.summary.expressions = dict(sorted(counts.items()))
+
+    def _todo(self) -> Iterator[PictureFile]:
+        """Pictures that no part names yet; counts all."""
+        for picture in self.inputs.pictures():
+            self.summary.pictures += 1
+            key = self._key(picture.uri, picture.etag)
+            if key in self._analysed or key in self._quarantined:
+                self.summary.skipped += 1
+                self.summary.quarantined_before += key in self._quarantined
+            else:
+                yield picture
+
+    def _look(self, file: PictureFile) -> _Seen:
+        """Read, decode and search one picture, in a worker thread."""
+        try:
+            picture = self.recognizer.read(self.inputs.read(file))
+            found = self.recognizer.find(picture)
+        except ImageError as error:
+            return _Seen(file, quarantine=str(error))
+        except DetectorError:
+            raise
+        except StoreError as error:
+            return _Seen(file, failure=str(error))
+        except Exception as error:  # one picture never ends the run
+            return _Seen(file, failure=f"{type(error).__name__}: {error}")
+        return _Seen(file, picture.width, picture.height, tuple(found))
+
+    def _watch(self, one: _Seen) -> None:
+        """End the run where the input has gone, rather than fail every picture one by one."""
+        self._failures_in_a_row = self._failures_in_a_row + 1 if one.failure else 0
+        if self._failures_in_a_row >= _GIVE_UP:
+            raise StoreError(
+                f"{_GIVE_UP} pictures in a row could not be read, the last because: {one.failure} "
+                "Correct that and run the same command again: what is recorded is kept."
+            )
+
+    def _record(self, seen: list[_Seen], counts: Counter[str]) -> None:
+        """Classify the faces of a part together, and write it."""
+        crops = [face.crop for one in seen for face in one.faces]
+        scores = iter(self.recognizer.classifier.probabilities(crops))
+        now = datetime.now(UTC)
+        rows: list[dict[str, Any]] = []
+        refused: list[dict[str, Any]] = []
+        for one in seen:
+            if one.failure:
+                self._fail(one.file.uri, one.failure)
+            elif one.quarantine:
+                refused.append(self._identity(one.file, now) | {"reason": one.quarantine})
+                self.summary.quarantined += 1
+                self._name_problem("quarantined", one.file.uri, one.quarantine)
+            else:
+                predictions = [Prediction.of(next(scores)) for _ in one.faces]
+                counts.update(prediction.expression for prediction in predictions)
+                rows += self._rows(one, predictions, now)
+                self.summary.analysed += 1
+                self.summary.faces += len(one.faces)
+                self.summary.without_face += not one.faces
+        # In this order a kill between two writes leaves nothing to be done twice: each file
+        # names other pictures, and a CSV that is missing is made up for by the next run.
+        if refused:
+            self._write(QUARANTINE, to_table(refused, quarantine_schema()))
+        if rows:
+            self._write(PARTS, to_table(rows, results_schema()))
+
+    def _rows(
+        self, one: _Seen, predictions: list[Prediction], now: datetime
+    ) -> Iterator[dict[str, Any]]:
+        base = self._identity(one.file, now) | {
+            "media": "image",
+            "width": one.width,
+            "height": one.height,
+            "frame": 0,
+            "detector": self.summary.detector,
+            "model_name": self.summary.model_name,
+            "model_version": self.summary.model_version,
+        }
+        if not one.faces:
+            yield base
+        for index, (face, prediction) in enumerate(zip(one.faces, predictions, strict=True)):
+            box, quality = face.detection, face.quality
+            yield base | {
+                "face": index,
+                "box_left": box.left,
+                "box_top": box.top,
+                "box_right": box.right,
+                "box_bottom": box.bottom,
+                "detection_score": box.score,
+                "quality_size": quality.size,
+                "quality_sharpness": quality.sharpness,
+                "quality_brightness": quality.brightness,
+                "quality_pose": quality.pose,
+                "quality_marks": list(quality.marks),
+                **{f"p_{name}": value for name, value in prediction.probabilities.items()},
+                "expression": prediction.expression,
+                "confidence": prediction.confidence,
+            }
+
+    def _identity(self, file: PictureFile, now: datetime) -> dict[str, Any]:
+        return {
+            "uri": file.uri,
+            "etag": file.etag,
+            "faces_digest": self.summary.faces_digest,
+            "model_digest": self.summary.model_digest,
+            "run_id": self.summary.run_id,
+            "analysed_at": now,
+        }
+
+    def _write(self, folder: str, table: pa.Table) -> None:
+        # A picture is recorded once, so the first one's key names the part for good.
+        first = table.slice(0, 1).to_pylist()[0]
+        name = f"{folder}/part-{self._key(first['uri'], first['etag']).hex()}"
+        self.sink.write(f"{name}.parquet", to_parquet(table))
+        if self.csv:
+            self.sink.write(f"{name}.csv", to_csv(table))
+        if folder == PARTS:
+            self.summary.parts.append(f"{name}.parquet")
+
+    def _load_recorded(self) -> None:
+        """Learn from the output which pictures are done."""
+        for folder, keys in ((PARTS, self._analysed), (QUARANTINE, self._quarantined)):
+            names = self.sink.names(folder)
+            for name in names:
+                if not name.endswith(".parquet"):
+                    continue
+                where = f"{self.sink.uri}/{name}"
+                schema = results_schema() if folder == PARTS else quarantine_schema()
+                table = read_part(self.sink.read(name), where, schema)
+                if self.csv and f"{name.removesuffix('.parquet')}.csv" not in names:
+                    self.sink.write(f"{name.removesuffix('.parquet')}.csv", to_csv(table))
+                columns = ("uri", "etag", "model_digest", "faces_digest")
+                lists = (table.column(column).to_pylist() for column in columns)
+                keys.update(_digest(*values) for values in zip(*lists, strict=True))
+
+    def _key(self, uri: str, etag: str) -> bytes:
+        return _digest(uri, etag, self.summary.model_digest, self.summary.faces_digest)
+
+    def _fail(self, uri: str, reason: str) -> None:
+        self.summary.failed += 1
+        self._name_problem("failed", uri, reason)
+
+    def _name_problem(self, kind: str, uri: str, reason: str) -> None:
+        if len(self.summary.problems) < _LISTED:
+            self.summary.problems.append({"kind": kind, "uri": uri, "reason": reason})
+
+
+def _digest(*values: str) -> bytes:
+    """16 bytes for a picture's identity: a set of them is small beside the strings."""
+    return hashlib.blake2b("\0".join(values).encode(), digest_size=16).digest()
+
+
+def _workers() -> int:
+    from fer.settings import settings
+
+    return settings().threads or os.cpu_count() or 1

@@ -1,0 +1,53 @@
+"""A progress bar on stderr for long work; silent where stderr is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+
+class Progress:
+    """One bar; use it as a context manager and call `update(done, total)`.
+
+    A bar redraws ten times a second at most, so `update` may be called for every item.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def __enter__(self) -> Self:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bars
+
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._bars.start()
+        self._task = self._bars.add_task(self.title, total=None)
+        return self
+
+    def update(self, done: int, total: int) -> None:
+        """Say how far the work is; a total of 0 means it is not known."""
+        self._bars.update(self._task, completed=done, total=total or None)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()

@@ -1,0 +1,56 @@
+"""Model packages and the registry that keeps them in a folder or a bucket.
+
+`Registry.open()` registers, promotes and pulls; `ModelPackage.open()` reads a package;
+`write_package()` writes one; `pull()` turns a reference into a package. Nothing is imported
+before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fer.registry.documents import Alias, Event, Version
+    from fer.registry.manifest import InputContract, PackageFile, PackageManifest
+    from fer.registry.package import ModelPackage, write_package
+    from fer.registry.reference import ModelReference
+    from fer.registry.registry import Registry, pull
+    from fer.registry.verify import VerifyReport
+
+__all__ = [
+    "Alias",
+    "Event",
+    "InputContract",
+    "ModelPackage",
+    "ModelReference",
+    "PackageFile",
+    "PackageManifest",
+    "Registry",
+    "VerifyReport",
+    "Version",
+    "pull",
+    "write_package",
+]
+
+_HOMES = {
+    "Alias": "documents",
+    "Event": "documents",
+    "InputContract": "manifest",
+    "ModelPackage": "package",
+    "ModelReference": "reference",
+    "PackageFile": "manifest",
+    "PackageManifest": "manifest",
+    "Registry": "registry",
+    "VerifyReport": "verify",
+    "Version": "documents",
+    "pull": "registry",
+    "write_package": "package",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

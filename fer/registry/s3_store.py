@@ -1,0 +1,335 @@
+"""A bucket, or a prefix in one, as a store: AWS and S3-compatible servers, through boto3.
+
+Truth rests on conditional writes alone (`If-None-Match: *`, `If-Match`); tags, user metadata,
+bucket versioning and lifecycle rules are never relied on, since several servers ignore them.
+Credentials, profile and region are boto3's own chain; the endpoint is FER_S3_ENDPOINT.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from fer.errors import (
+    ConflictError,
+    FerError,
+    NotFoundError,
+    SettingsError,
+    StoreError,
+    UnavailableError,
+)
+from fer.registry.s3_errors import code_of, explain, is_missing_key
+from fer.registry.store import (
+    BLOCK,
+    MAX_DOCUMENT,
+    Progress,
+    Stat,
+    Store,
+    Stored,
+    check_key,
+    check_prefix,
+    missing,
+)
+from fer.settings import settings
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_MULTIPART: Final = 64 << 20
+"""Larger files go up in parts and in parallel."""
+_ATTEMPTS: Final = 8
+"""Tries of a conditional write that the server answers with 409 (a race is being settled)."""
+
+
+class S3Store(Store):
+    """Keys below `prefix` of a bucket; the entity tag of a value is the server's ETag.
+
+    Args:
+        bucket: the bucket's name; it must exist.
+        prefix: keys' common prefix without slashes at its ends; may be empty.
+        endpoint: URL of an S3-compatible server; None for AWS or what AWS_ENDPOINT_URL says.
+        addressing: auto, path or virtual. With an endpoint, auto means path: few such servers
+            have a wildcard DNS name.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint: str | None = None,
+        addressing: str = "auto",
+    ) -> None:
+        if addressing not in {"auto", "path", "virtual"}:
+            raise SettingsError(f"FER_S3_ADDRESSING is {addressing!r}; use auto, path or virtual.")
+        self.bucket = bucket
+        self.prefix = prefix
+        self.endpoint = endpoint
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.identity = f"{endpoint or 'aws'}|{self.url}"
+        self._addressing = "path" if addressing == "auto" and endpoint else addressing
+        self._root = f"{prefix}/" if prefix else ""
+        self._client_lock = threading.Lock()
+        self._made: tuple[int, Any] | None = None
+
+    @classmethod
+    def from_url(cls, url: str) -> S3Store:
+        """The store that s3://bucket/prefix names, with the endpoint of the settings.
+
+        Raises:
+            SettingsError: no bucket, or a prefix that is no key.
+        """
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        prefix = prefix.rstrip("/")
+        if not _BUCKET.fullmatch(bucket):
+            raise SettingsError(f"{url!r} names no bucket. Write s3://bucket/prefix.")
+        if prefix:
+            try:
+                check_key(prefix)
+            except StoreError:
+                raise SettingsError(
+                    f"{url!r}: use lower-case letters, digits and ._- in the prefix, no empty "
+                    "segment."
+                ) from None
+        now = settings()
+        endpoint = now.s3_endpoint or os.environ.get("AWS_ENDPOINT_URL_S3")
+        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
+        return cls(bucket, prefix, endpoint=endpoint, addressing=now.s3_addressing)
+
+    def get(self, key: str, limit: int = MAX_DOCUMENT) -> Stored:
+        with self._explained("s3:GetObject", key):
+            try:
+                answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+            except Exception as error:
+                if is_missing_key(error):
+                    raise missing(self.url, key) from None
+                raise
+            with answer["Body"] as body:
+                if answer["ContentLength"] > limit:
+                    raise StoreError(
+                        f"{self.url}/{key} has more than {limit:,} bytes: no registry document."
+                    )
+                return Stored(body.read(), answer["ETag"])
+
+    def put(self, key: str, data: bytes) -> str:
+        return self._put(key, data, {})
+
+    def create_if_absent(self, key: str, data: bytes) -> str:
+        return self._put_conditionally(key, data, {"IfNoneMatch": "*"})
+
+    def swap(self, key: str, data: bytes, etag: str) -> str:
+        return self._put_conditionally(key, data, {"IfMatch": etag})
+
+    def delete(self, key: str) -> None:
+        with self._explained("s3:DeleteObject", key):
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        for page in self._pages(prefix, {}):
+            for item in page.get("Contents", []):
+                name = item["Key"][len(self._root) :]
+                if name and not name.endswith("/"):
+                    yield Stat(name, item["Size"], item["LastModified"].timestamp())
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        for page in self._pages(prefix, {"Delimiter": "/"}):
+            for item in page.get("CommonPrefixes", []):
+                yield item["Prefix"][len(self._root) + len(prefix) :].rstrip("/")
+
+    def head(self, key: str) -> Stat | None:
+        with self._explained("s3:GetObject", key):
+            try:
+                answer = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+            except Exception as error:
+                if is_missing_key(error):
+                    return None
+                raise
+        return Stat(key, answer["ContentLength"], answer["LastModified"].timestamp())
+
+    def read(self, key: str, offset: int = 0) -> Iterator[bytes]:
+        more = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._explained("s3:GetObject", key):
+            try:
+                answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **more)
+            except Exception as error:
+                if is_missing_key(error):
+                    raise missing(self.url, key) from None
+                if code_of(error)[1] == 416:  # nothing lies beyond the offset
+                    return
+                raise
+            with answer["Body"] as body:
+                if offset and "ContentRange" not in answer:
+                    # A server that ignores ranges starts at the beginning.
+                    _skip(body, offset)
+                while block := body.read(BLOCK):
+                    yield block
+
+    def upload_from(
+        self, key: str, path: Path, sha256: str, progress: Progress | None = None
+    ) -> None:
+        with self._explained("s3:PutObject", key):
+            if path.stat().st_size > _MULTIPART:
+                from boto3.s3.transfer import TransferConfig
+
+                self._client.upload_file(
+                    str(path),
+                    self.bucket,
+                    self._key(key),
+                    Callback=progress,
+                    Config=TransferConfig(
+                        multipart_threshold=_MULTIPART, multipart_chunksize=16 << 20
+                    ),
+                )
+                return
+            with path.open("rb") as file:
+                self._client.put_object(
+                    Bucket=self.bucket,
+                    Key=self._key(key),
+                    Body=file,
+                    # The one checksum that servers old and new verify or ignore, never mangle.
+                    ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
+                )
+            if progress is not None:
+                progress(path.stat().st_size)
+
+    @property
+    def _client(self) -> Any:
+        """The boto3 client: made at first use, thread-safe, never shared across a fork."""
+        if settings().offline:
+            raise UnavailableError(
+                f"FER_OFFLINE is set, so {self.url} is not asked. Unset it, or use what is cached."
+            )
+        with self._client_lock:
+            if self._made is None or self._made[0] != os.getpid():
+                self._made = (os.getpid(), self._make_client())
+            return self._made[1]
+
+    def _make_client(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        options: dict[str, Any] = {
+            "signature_version": "s3v4",
+            "s3": {"addressing_style": self._addressing},
+            # The newer default sends checksums that several servers refuse.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+            "retries": {"mode": "standard"},
+            "connect_timeout": 3,
+            # A server just restarted may stall a first write by 20 s.
+            "read_timeout": 60,
+            "max_pool_connections": 32,
+        }
+        if "AWS_MAX_ATTEMPTS" not in os.environ:
+            options["retries"]["max_attempts"] = 5
+        try:
+            session = boto3.session.Session()
+            client = session.client(
+                "s3",
+                endpoint_url=self.endpoint,
+                region_name=session.region_name or "us-east-1",
+                config=Config(**options),
+            )
+            client.meta.events.register("before-sign.s3.PutObject", _send_at_once)
+            return client
+        except ValueError as error:
+            raise SettingsError(
+                f"FER_S3_ENDPOINT: {error}. Give a URL such as http://host:port."
+            ) from None
+
+    def _key(self, key: str) -> str:
+        return self._root + check_key(key)
+
+    def _put(self, key: str, data: bytes, conditions: dict[str, str]) -> str:
+        with self._explained("s3:PutObject", key):
+            return self._put_raw(key, data, conditions)
+
+    def _put_raw(self, key: str, data: bytes, conditions: dict[str, str]) -> str:
+        answer = self._client.put_object(
+            Bucket=self.bucket,
+            Key=self._key(key),
+            Body=data,
+            ContentType="application/json",
+            ChecksumSHA256=base64.b64encode(hashlib.sha256(data).digest()).decode(),
+            **conditions,
+        )
+        return str(answer["ETag"])
+
+    def _put_conditionally(self, key: str, data: bytes, conditions: dict[str, str]) -> str:
+        with self._explained("s3:PutObject", key):
+            for attempt in range(_ATTEMPTS):
+                try:
+                    return self._put_raw(key, data, conditions)
+                except Exception as error:
+                    code, status = code_of(error)
+                    # AWS answers 404 where If-Match meets no object, others 412.
+                    gone = status == 404 and code != "NoSuchBucket" and "IfMatch" in conditions
+                    if status == 412 or gone:
+                        return self._own_write_or_conflict(key, data)
+                    if status != 409:
+                        raise
+                    # S3: a concurrent conditional write is being settled; try again.
+                    time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311
+            raise ConflictError(f"{self.url}/{key} is being written by others. Repeat.")
+
+    def _own_write_or_conflict(self, key: str, data: bytes) -> str:
+        """boto3 repeats a write whose answer was lost, and then meets its own first try."""
+        try:
+            stored = self.get(key)
+        except NotFoundError:
+            raise ConflictError(f"{self.url}/{key} is gone.") from None
+        if stored.data == data:
+            return stored.etag
+        raise ConflictError(f"{self.url}/{key} was written by somebody else first.")
+
+    def _pages(self, prefix: str, more: dict[str, str]) -> Iterator[dict[str, Any]]:
+        full = self._root + check_prefix(prefix)
+        with self._explained("s3:ListBucket", prefix):
+            paginator = self._client.get_paginator("list_objects_v2")
+            yield from paginator.paginate(Bucket=self.bucket, Prefix=full, **more)
+
+    @contextmanager
+    def _explained(self, doing: str, key: str) -> Iterator[None]:
+        """Turn what boto3 raises into errors that say what to do."""
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except FerError:
+            raise
+        except Boto3Error as error:
+            # upload_file wraps the client's error.
+            cause = error.__context__ if isinstance(error.__context__, Exception) else error
+            raise self._meaning(cause, doing, key) from error
+        except (BotoCoreError, ClientError) as error:
+            raise self._meaning(error, doing, key) from error
+
+    def _meaning(self, error: Exception, doing: str, key: str) -> Exception:
+        endpoint = self.endpoint or "AWS S3"
+        place = f"{self.url}/{key}".rstrip("/")
+        return explain(error, bucket=self.bucket, place=place, doing=doing, endpoint=endpoint)
+
+
+def _send_at_once(request: Any, **_: Any) -> None:
+    """Send a small body without asking first.
+
+    boto3 announces every body with `Expect: 100-continue` and waits up to 1 s for the answer; a
+    conditional write that is refused at once then costs that second (16 writers that compete
+    for one key on SeaweedFS: 6 s with it, 0.1 s without).
+    """
+    if isinstance(request.data, bytes | io.BytesIO):
+        del request.headers["Expect"]  # no error where it is not there
+
+
+def _skip(body: Any, count: int) -> None:
+    while count > 0 and (block := body.read(min(BLOCK, count))):
+        count -= len(block)

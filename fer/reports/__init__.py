@@ -1,0 +1,1 @@
+"""Plots, curves, the model card and self-contained HTML pages."""

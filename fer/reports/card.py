@@ -1,0 +1,127 @@
+"""The model card: what a model is for, what it was made of, how good it is, and its limits.
+
+Follows Mitchell et al. 2019, "Model cards for model reporting".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fer.expressions import EXPRESSIONS
+from fer.reports.html import render
+
+# What Markdown would read as markup in a name that came from outside.
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>|#])")
+
+
+def model_card(
+    *,
+    name: str,
+    description: str,
+    metrics: Mapping[str, Any],
+    lineage: Mapping[str, Any],
+    data: Mapping[str, Any],
+    source: Mapping[str, Any] | None = None,
+    per_class: Sequence[Mapping[str, Any]] = (),
+    latency: Mapping[str, Any] | None = None,
+    classes: Sequence[str] = EXPRESSIONS,
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        name: of the model in the registry.
+        description: one sentence.
+        metrics: content of the evaluation's metrics.json.
+        lineage: where the model came from, as the package's manifest has it; nested mappings are
+            listed with dotted names.
+        data: manifest.json of the prepared table.
+        source: source.json; a synthetic source is warned of.
+        per_class: rows of per_class.csv (`fer.evaluation.evaluate.read_per_class`); without them
+            the table holds the F1 of metrics.json alone.
+        latency: content of latency.json.
+        classes: names in the order of the probabilities.
+    """
+    splits = data.get("splits", {})
+    train = splits.get("train", {})
+    return render(
+        "card.md",
+        name=name,
+        description=description.strip(),
+        metrics=metrics,
+        test=metrics["test"],
+        level=f"{metrics['confidence']:.0%}",
+        figures=_figures(metrics),
+        classes=list(classes),
+        per_class=[_class_row(row) for row in per_class],
+        f1=[(one, f"{value:.3f}") for one, value in metrics.get("f1", {}).items()],
+        splits=[
+            (one, part.get("images"), part.get("kept"), part.get("near_twins"))
+            for one, part in splits.items()
+        ],
+        left_out=train.get("images", 0) - train.get("kept", 0),
+        splits_rule=data.get("splits_rule", ""),
+        clean_rule=data.get("clean_subset_rule", ""),
+        synthetic=bool(source) and (source or {}).get("kind") == "synthetic",
+        source=_plain(str((source or {}).get("kind", "not recorded"))),
+        latency=latency,
+        lineage=[(_plain(one), _plain(value)) for one, value in _flat(lineage)],
+    )
+
+
+def _figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(figure, value, interval, images) of every headline figure that was measured."""
+    wanted = (
+        ("accuracy, all test images", "test", "accuracy"),
+        ("accuracy, clean subset", "clean", "accuracy"),
+        ("accuracy, near copies of training images alone", "near_twins", "accuracy"),
+        ("macro-F1, all test images", "test", "macro_f1"),
+        ("macro-F1, clean subset", "clean", "macro_f1"),
+        ("agreement with the FER+ majority", "ferplus", "agreement"),
+        ("agreement with the FER+ majority, clean subset", "ferplus_clean", "agreement"),
+        ("calibration error as trained", "test", "ece_before"),
+        ("calibration error after temperature scaling", "test", "ece"),
+        ("accuracy, validation (chosen on)", "validation", "accuracy"),
+    )
+    rows = []
+    for title, section, figure in wanted:
+        found = metrics.get(section, {})
+        if figure in found:
+            rows.append((title, _percent(found[figure]), _bounds(found, figure), f"{found['n']:,}"))
+    return rows
+
+
+def _class_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    cells = [str(row["expression"]), f"{int(row['support']):,}"]
+    figures = ("precision", "recall", "f1")
+    return (*cells, *(f"{_percent(row[one])} ({_bounds(row, one)})" for one in figures))
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.1f} %"
+
+
+def _bounds(figures: Mapping[str, Any], name: str) -> str:
+    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+    if low is None or high is None:
+        return "-"
+    return f"{low * 100:.1f} to {high * 100:.1f}"
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            rows.append((f"{prefix}{name}", ", ".join(str(one) for one in value)))
+        elif isinstance(value, bool):
+            rows.append((f"{prefix}{name}", "yes" if value else "no"))
+        else:
+            rows.append((f"{prefix}{name}", "-" if value is None else str(value)))
+    return rows
+
+
+def _plain(text: str) -> str:
+    return _MARKUP.sub(r"\\\1", " ".join(text.split()))

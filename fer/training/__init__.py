@@ -1,0 +1,1 @@
+"""Two-phase training of EfficientNetB2 in Keras 3, for any of its backends."""

@@ -1,0 +1,129 @@
+"""Export to ONNX with the preprocessing inside, and the check that it agrees with Keras.
+
+The exported model takes `faces`, uint8 (n, h, w, 1) grey crops of any size, and gives `logits`
+and `probabilities`, float32 (n, 7). A crop is first reduced to 48 px as FER2013's were, then
+takes the way that training images took. The scalar `temperature` divides the logits before the
+softmax; it is 1 until the package sets it to the value fitted on validation images.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from fer.errors import TrainingError
+from fer.files import atomic_path
+from fer.training.network import NetworkConfig, build_network
+
+TOLERANCE: Final = 1e-3
+"""Largest difference between a probability of the exported model and of Keras's."""
+
+_OPSET: Final = 18
+
+
+def export_onnx(trained: Path, out: Path) -> None:
+    """Write the trained model of a folder as `out`/model.onnx.
+
+    Raises:
+        TrainingError: the two models disagree by more than `TOLERANCE`.
+    """
+    import onnx
+
+    config = NetworkConfig.read(trained / "network.json")
+    network = build_network(config)
+    network.load_weights(trained / "network.weights.h5")
+    model = _add_ends(_convert(network, config), config)
+    onnx.checker.check_model(model)
+    with atomic_path(out / "model.onnx") as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        _compare(network, temporary, config)
+
+
+def _convert(network: Any, config: NetworkConfig) -> Any:
+    """The bare network: float32 (n, 48, 48, 1) to logits."""
+    import tensorflow as tf
+    import tf2onnx
+
+    signature = [tf.TensorSpec((None, config.side, config.side, 1), tf.float32, name="crops")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tf2onnx uses NumPy names that are to go
+        model, _ = tf2onnx.convert.from_keras(network, input_signature=signature, opset=_OPSET)
+    return model
+
+
+def _add_ends(model: Any, config: NetworkConfig) -> Any:
+    """Prepend cast and resize; append temperature and softmax."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    entry, inner, side = graph.input[0].name, "fer_logits", config.side
+    for node in graph.node:  # the bare network's output already has the name `logits`
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name == graph.output[0].name:
+                    names[place] = inner
+    # With one channel, (n, h, w, 1) and (n, 1, h, w) are the same bytes: a reshape is free.
+    before = [
+        helper.make_node("Cast", ["faces"], ["fer_float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["fer_float"], ["fer_planes"], perm=[0, 3, 1, 2]),
+        helper.make_node(
+            "Resize",
+            ["fer_planes", "", "", "fer_side"],
+            ["fer_small"],
+            mode="linear",
+            antialias=1,
+            axes=[2, 3],
+            coordinate_transformation_mode="half_pixel",
+        ),
+        helper.make_node("Transpose", ["fer_small"], [entry], perm=[0, 2, 3, 1]),
+    ]
+    after = [
+        helper.make_node("Identity", [inner], ["logits"]),
+        helper.make_node("Div", ["logits", "temperature"], ["fer_scaled"]),
+        helper.make_node("Softmax", ["fer_scaled"], ["probabilities"], axis=-1),
+    ]
+    nodes = [*before, *graph.node, *after]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array([side, side], np.int64), "fer_side"),
+            numpy_helper.from_array(np.array(1.0, np.float32), "temperature"),
+        ]
+    )
+    classes = len(config.classes)
+    del graph.input[:], graph.output[:]
+    graph.input.append(
+        helper.make_tensor_value_info("faces", TensorProto.UINT8, ["n", "height", "width", 1])
+    )
+    graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", classes])
+        for name in ("logits", "probabilities")
+    )
+    graph.name = "fer"
+    return model
+
+
+def _compare(network: Any, path: Path, config: NetworkConfig) -> None:
+    """Both models on the same random crops."""
+    from fer.inference.classifier import Classifier
+
+    crops = np.random.default_rng(0).integers(
+        0, 256, (32, config.side, config.side), dtype=np.uint8
+    )
+    logits = network.predict(crops[..., None].astype(np.float32), verbose=0)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = exponentials / exponentials.sum(axis=1, keepdims=True)
+    difference = float(np.abs(Classifier(path).probabilities(crops) - expected).max())
+    if not difference <= TOLERANCE:
+        raise TrainingError(
+            f"model.onnx differs from Keras by {difference:.2g}, over {TOLERANCE}; not written."
+        )
+
+
+if __name__ == "__main__":
+    export_onnx(Path(sys.argv[1]), Path(sys.argv[2]))

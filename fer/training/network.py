@@ -1,0 +1,91 @@
+"""The network: 48 px grey face crops in, seven logits out, EfficientNetB2 between.
+
+Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks,
+https://arxiv.org/abs/1905.11946.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fer.dataset.table import SIDE
+from fer.errors import PackageError
+from fer.expressions import EXPRESSIONS
+from fer.files import write_json
+
+if TYPE_CHECKING:
+    import keras
+
+BACKBONE: Final = "EfficientNetB2"
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """All that is needed to build the network again; its weights are stored apart."""
+
+    input_size: int
+    dropout: float
+    backbone: str = BACKBONE
+    side: int = SIDE
+    classes: tuple[str, ...] = EXPRESSIONS
+
+    def write(self, path: Path) -> None:
+        """Write as JSON."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> NetworkConfig:
+        """Read what `write` wrote.
+
+        Raises:
+            PackageError: absent, damaged, or for another network.
+        """
+        try:
+            document: dict[str, Any] = json.loads(path.read_text())
+            config = cls(**{**document, "classes": tuple(document["classes"])})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PackageError(f"{path} describes no network ({error}).") from None
+        if config.backbone != BACKBONE or config.classes != EXPRESSIONS:
+            raise PackageError(f"{path} is for {config.backbone} with {config.classes}.")
+        return config
+
+
+def build_backbone() -> keras.Model:
+    """EfficientNetB2 without its classifier, for any input size, with random weights.
+
+    Input: float (n, h, w, 3), 0 to 255: rescaling and normalisation are its first layers.
+    """
+    import keras
+
+    model: keras.Model = keras.applications.EfficientNetB2(
+        include_top=False, weights=None, input_shape=(None, None, 3), name="backbone"
+    )
+    return model
+
+
+def build_network(config: NetworkConfig, backbone: keras.Model | None = None) -> keras.Model:
+    """The whole network without augmentation.
+
+    Input `faces`: (n, 48, 48, 1), grey levels 0 to 255. Output: float32 logits (n, 7).
+    """
+    import keras
+
+    backbone = backbone or build_backbone()
+    faces = keras.Input((config.side, config.side, 1), name="faces")
+    x = faces
+    if config.input_size != config.side:
+        x = keras.layers.Resizing(
+            config.input_size, config.input_size, interpolation="bilinear", name="enlarge"
+        )(x)
+    x = keras.layers.Concatenate(name="grey_to_rgb")([x, x, x])
+    x = backbone(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    # Brings features of any backbone to one scale, without which the first phase diverges.
+    x = keras.layers.BatchNormalization(name="feature_norm")(x)
+    x = keras.layers.Dropout(config.dropout, name="dropout")(x)
+    # Logits stay float32 under mixed precision: a half-precision softmax loses small classes.
+    logits = keras.layers.Dense(len(config.classes), dtype="float32", name="logits")(x)
+    return keras.Model(faces, logits, name="fer")

@@ -1,0 +1,44 @@
+"""Starts training and export with the environment that their backends need."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from fer.errors import TrainingError
+from fer.params import Params
+
+
+def train(
+    *, params: Params, faces: Path, out: Path, curves: Path, checkpoints: Path
+) -> dict[str, Any]:
+    """Train; see `fer.training.train.train`."""
+    _quiet()
+    from fer.training.train import train as run
+
+    return run(faces=faces, params=params, out=out, curves=curves, checkpoints=checkpoints)
+
+
+def export(trained: Path, out: Path) -> None:
+    """Export in a process of its own: the converter needs TensorFlow, whatever trained.
+
+    Raises:
+        TrainingError: the export failed, or the exported model does not agree with Keras.
+    """
+    _quiet()
+    command = [sys.executable, "-m", "fer.training.export", str(trained), str(out)]
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise TrainingError(
+            f"Export of {trained} failed: {lines[-1] if lines else done.returncode}."
+        )
+
+
+def _quiet() -> None:
+    """Keep TensorFlow's start-up messages out of the log, unless the user set the levels."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

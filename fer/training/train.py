@@ -1,0 +1,322 @@
+"""Stage train: the two phases, epoch by epoch, resumable after each."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+
+from fer.dataset.table import FaceTable
+from fer.errors import TrainingError
+from fer.files import sha256_of, write_json
+from fer.params import Params, TrainParams
+from fer.progress import Progress
+from fer.training.augmentation import FaceAugmentation
+from fer.training.batches import EpochBatches
+from fer.training.checkpoint import Checkpoint, EpochRecord, Phase, RunState, run_key
+from fer.training.curves import DvcLiveCurves, write_history
+from fer.training.devices import Devices, configure, data_parallel
+from fer.training.guard import workflow_alive
+from fer.training.network import NetworkConfig, build_backbone, build_network
+from fer.training.weights import initial_weights, load_initial_weights
+
+_VALIDATION_BATCH: Final = 256
+
+
+class Trainer:
+    """One run: what it trains, on what, and how far it is."""
+
+    def __init__(
+        self, table: FaceTable, params: TrainParams, *, seed: int, devices: Devices
+    ) -> None:
+        self.params = params
+        self.seed = seed
+        self.devices = devices
+        self.train, self.validation = table.part("train"), table.part("validation")
+        if not len(self.validation):
+            raise TrainingError("There are no validation images. Run: dvc repro prepare.")
+        self.steps = EpochBatches(
+            self.train.pixels,
+            self.train.expression,
+            batch_size=params.batch_size,
+            seed=seed,
+            epoch=0,
+        ).steps
+        config = NetworkConfig(input_size=params.input_size, dropout=params.dropout)
+        self.config = config
+        self.backbone = build_backbone()
+        self.initial_weights = load_initial_weights(self.backbone, params.weights)
+        self.network = build_network(config, self.backbone)
+        self.model = keras.Sequential(
+            [
+                keras.Input((config.side, config.side, 1)),
+                FaceAugmentation(params.augment, seed, name="augmentation"),
+                self.network,
+            ],
+            name="training",
+        )
+
+    def phase_of(self, epoch: int) -> Phase:
+        """The phase of an epoch; epochs count from 1."""
+        return "head" if epoch <= self.params.head.epochs else "finetune"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of both phases."""
+        return self.params.head.epochs + self.params.finetune.epochs
+
+    def compile(self, phase: Phase) -> None:
+        """Set what trains in a phase, with a fresh optimizer."""
+        params = self.params
+        self.backbone.trainable = phase == "finetune"
+        if phase == "head":
+            optimizer = keras.optimizers.AdamW(params.head.learning_rate)
+        else:
+            tune = params.finetune
+            warmup = max(1, round(tune.warmup_epochs * self.steps))
+            schedule = keras.optimizers.schedules.CosineDecay(
+                initial_learning_rate=0.0,
+                warmup_target=tune.learning_rate,
+                warmup_steps=warmup,
+                decay_steps=max(1, tune.epochs * self.steps - warmup),
+            )
+            optimizer = keras.optimizers.AdamW(schedule, weight_decay=tune.weight_decay)
+            # Biases and batch-norm scales hold no capacity to shrink (Loshchilov and Hutter).
+            optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self.model.compile(
+            optimizer=optimizer, loss=_smoothed_loss(params.label_smoothing), metrics=["accuracy"]
+        )
+        optimizer.build(self.model.trainable_variables)
+
+    def run(self, checkpoint: Checkpoint, each_epoch: Callable[[RunState], None]) -> RunState:
+        """Train from where the checkpoint is to the end; the best weights end in the network."""
+        state, weights = checkpoint.load()
+        phase: Phase | None = None
+        if weights is not None:
+            phase = self.phase_of(state.history[-1].epoch)
+            self.compile(phase)
+            self.model.load_weights(weights)
+            each_epoch(state)
+        for epoch in range(len(state.history) + 1, self.epochs + 1):
+            if state.stopped_epoch is not None:
+                break
+            if self.phase_of(epoch) != phase:
+                phase = self.phase_of(epoch)
+                self.compile(phase)
+            state.history.append(self._epoch(epoch, phase))
+            best = self._judge(state)
+            checkpoint.save(state, self.model.save_weights, best=best)
+            each_epoch(state)
+        best_record = state.best
+        if best_record is None or not checkpoint.best_weights.exists():
+            raise TrainingError("No epoch ended with a finite validation loss; lower the rates.")
+        self.compile(best_record.phase)
+        self.model.load_weights(checkpoint.best_weights)
+        return state
+
+    def _reseed(self, epoch: int) -> None:
+        """Give every random layer a state that only seed and epoch decide.
+
+        Keras saves no such state with the weights; without this a resumed run would differ.
+        """
+        states = [one for one in self.model.variables if "seed_generator" in one.path]
+        for number, state in enumerate(states):
+            fresh = np.random.SeedSequence((self.seed, epoch, number)).generate_state(2)
+            state.assign(fresh.astype(np.uint32))
+
+    def _epoch(self, epoch: int, phase: Phase) -> EpochRecord:
+        self._reseed(epoch)
+        batches = EpochBatches(
+            self.train.pixels,
+            self.train.expression,
+            batch_size=self.params.batch_size,
+            seed=self.seed,
+            epoch=epoch,
+        )
+        started = time.perf_counter()
+        with Progress(f"Epoch {epoch}/{self.epochs}, {phase}") as progress:
+            logs = self.model.fit(
+                iter(batches),
+                steps_per_epoch=batches.steps,
+                verbose=0,
+                shuffle=False,
+                callbacks=[_EachBatch(lambda step: progress.update(step, batches.steps))],
+            ).history
+        seconds = time.perf_counter() - started
+        measured = self.model.evaluate(
+            self.validation.pixels[..., None],
+            self.validation.expression.astype("int32"),
+            batch_size=_VALIDATION_BATCH,
+            verbose=0,
+            return_dict=True,
+        )
+        return EpochRecord(
+            epoch=epoch,
+            phase=phase,
+            loss=float(logs["loss"][0]),
+            accuracy=float(logs["accuracy"][0]),
+            val_loss=float(measured["loss"]),
+            val_accuracy=float(measured["accuracy"]),
+            learning_rate=float(self.model.optimizer.learning_rate),
+            seconds=round(seconds, 1),
+        )
+
+    def _judge(self, state: RunState) -> bool:
+        """Whether the last epoch is the best one; sets `stopped_epoch` when the rule strikes."""
+        rule, last = self.params.early_stopping, state.history[-1]
+        best = state.best
+        improved = best is None or last.val_loss < best.val_loss - rule.min_delta
+        if math.isnan(last.val_loss):
+            raise TrainingError(
+                f"The loss became NaN in epoch {last.epoch}. Lower train.finetune.learning_rate, "
+                "or set train.precision to float32."
+            )
+        if improved:
+            state.best_epoch = last.epoch
+        elif (
+            last.phase == "finetune"
+            and state.best_epoch is not None
+            and last.epoch - state.best_epoch >= rule.patience
+            and last.epoch < self.epochs
+        ):
+            state.stopped_epoch = last.epoch
+        return improved
+
+
+def train(
+    *, faces: Path, params: Params, out: Path, curves: Path, checkpoints: Path
+) -> dict[str, Any]:
+    """Train, keep the epoch with the best validation loss, and write the trained model.
+
+    `out` receives network.json, network.weights.h5, history.csv, curves.png and training.json.
+    A run that was killed goes on from its last epoch, to the same weights as without the kill.
+
+    Args:
+        faces: the prepared table.
+        params: all of params.yaml.
+        out: folder of the trained model.
+        curves: folder that DVCLive writes to.
+        checkpoints: folder of unfinished runs.
+
+    Returns:
+        The content of training.json.
+
+    Raises:
+        WeightsError, TrainingError, TableError.
+    """
+    table = FaceTable.read(faces)
+    kind, path = initial_weights(params.train.weights)
+    start = sha256_of(path) if path else kind
+    key = run_key(sha256_of(faces), start, params.seed, params.train.model_dump())
+    checkpoint = Checkpoint(checkpoints / key)
+    with checkpoint.locked():
+        devices = configure(
+            seed=params.seed,
+            precision=params.train.precision,
+            deterministic=params.train.deterministic,
+        )
+        _say(f"Training on {devices.description}")
+        started = time.perf_counter()
+        with data_parallel(devices):
+            trainer = Trainer(table, params.train, seed=params.seed, devices=devices)
+            live = DvcLiveCurves(curves)
+            state = trainer.run(checkpoint, lambda state: _report(state, live))
+        live.close()
+        best = state.best
+        assert best is not None  # noqa: S101 - run() raises without one
+        document = {
+            "best_epoch": best.epoch,
+            "epochs": len(state.history),
+            "stopped_epoch": state.stopped_epoch,
+            "validation_accuracy": best.val_accuracy,
+            "validation_loss": best.val_loss,
+            "training_images": len(trainer.train),
+            "validation_images": len(trainer.validation),
+            "initial_weights": trainer.initial_weights,
+            "seed": params.seed,
+            "params": params.train.model_dump(),
+            "backend": devices.backend,
+            "devices": devices.description,
+            "keras": keras.__version__,
+        }
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        trainer.config.write(out / "network.json")
+        trainer.network.save_weights(out / "network.weights.h5")
+        write_history(out / "history.csv", [_without_time(one) for one in state.history])
+        from fer.reports.curves import plot_curves
+
+        plot_curves(out / "history.csv", out / "curves.png", best.epoch, state.stopped_epoch)
+        write_json(out / "training.json", document)
+        # Times differ from run to run, so they are not in the tracked folder.
+        write_json(
+            curves.parent / "training_time.json",
+            {
+                "seconds_this_process": round(time.perf_counter() - started, 1),
+                "seconds_in_epochs": sum(one.seconds for one in state.history),
+                "epochs": [asdict(one) for one in state.history],
+                "peak_memory_mb": _peak_memory_mb(),
+            },
+        )
+        checkpoint.delete()
+    return document
+
+
+class _EachBatch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Moves the bar, and ends the run when the workflow that started it is gone."""
+
+    def __init__(self, moved: Callable[[int], None]) -> None:
+        super().__init__()
+        self._moved = moved
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._moved(batch + 1)
+        if not workflow_alive():
+            raise TrainingError("The dvc process that started this training is gone; stopping.")
+
+
+def _smoothed_loss(smoothing: float) -> Any:
+    """Cross-entropy of logits against integer labels smoothed by `smoothing`."""
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+
+    def smoothed(labels: Any, logits: Any) -> Any:
+        flat = keras.ops.reshape(labels, (-1,))
+        return loss(keras.ops.one_hot(flat, logits.shape[-1]), logits)
+
+    return smoothed
+
+
+def _report(state: RunState, live: DvcLiveCurves) -> None:
+    last = state.history[-1]
+    live.show(state.history)
+    mark = " (best)" if last.epoch == state.best_epoch else ""
+    _say(
+        f"epoch {last.epoch} {last.phase}: loss {last.loss:.4f} accuracy {last.accuracy:.4f} "
+        f"validation loss {last.val_loss:.4f} accuracy {last.val_accuracy:.4f}{mark} "
+        f"{last.seconds:.0f} s"
+    )
+    if state.stopped_epoch:
+        _say(f"stopped early: no better validation loss since epoch {state.best_epoch}")
+
+
+def _without_time(record: EpochRecord) -> EpochRecord:
+    return replace(record, seconds=0.0)
+
+
+def _peak_memory_mb() -> int:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the stage's log

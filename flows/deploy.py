@@ -1,0 +1,67 @@
+"""Create the work pools, the concurrency limit and the deployments: `python -m flows.deploy`.
+
+May be run again at any time: what is there stays as an operator has set it, deployments are
+updated to the checkout's prefect.yaml.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+from prefect.exceptions import ObjectNotFound
+from prefect.workers.process import ProcessWorker
+
+from flows.writer import LIMIT
+
+POOLS = {
+    "cpu": "Data preparation and batch inference.",
+    "gpu": "Training. A worker on a machine with a GPU; a CPU does the same work slower.",
+}
+
+
+def ensure_pools(client: SyncPrefectClient) -> list[str]:
+    """Create the process pools that are missing; the names of the new ones."""
+    made = []
+    for name, description in POOLS.items():
+        try:
+            client.read_work_pool(name)
+        except ObjectNotFound:
+            client.create_work_pool(
+                WorkPoolCreate(
+                    name=name,
+                    type="process",
+                    description=description,
+                    base_job_template=ProcessWorker.get_default_base_job_template(),
+                )
+            )
+            made.append(name)
+    return made
+
+
+def ensure_limit(client: SyncPrefectClient) -> bool:
+    """Create the limit of one writer; whether it was missing."""
+    try:
+        client.read_global_concurrency_limit_by_name(LIMIT)
+    except ObjectNotFound:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=1))
+        return True
+    return False
+
+
+def main() -> int:
+    """Exit status of `prefect deploy`."""
+    with get_client(sync_client=True) as client:
+        made = ensure_pools(client)
+        if ensure_limit(client):
+            made.append(f"limit {LIMIT}")
+    sys.stderr.write(f"Created: {', '.join(made) or 'nothing new'}.\n")
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    return subprocess.run(command, check=False, cwd=Path.cwd()).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""Flow evaluate-and-register: the package into the registry, and past the gate to champion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, flow, task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging import get_run_logger
+
+from fer.errors import ConflictError, NotFoundError, UnavailableError
+from fer.evaluation.gate import GateDecision, check_gate
+from fer.params import load_params
+from fer.registry.documents import Version
+from fer.registry.registry import Registry
+from flows import artifacts
+from flows.data import FOLDER
+from flows.lineage import Lineage, tag_run
+from flows.stages import WAIT_SECONDS
+from flows.states import completed
+from flows.training import evaluate, package
+from flows.writer import writer
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+@dataclass(frozen=True)
+class Release:
+    """Where a registered version stands after the gate."""
+
+    name: str
+    number: int
+    digest: str
+    alias: str  # champion or challenger
+    moved: bool  # whether this run set the alias
+    text: str  # why, in the gate's words
+
+    @property
+    def reference(self) -> str:
+        """What to give to `fer predict --model`: name@alias."""
+        return f"{self.name}@{self.alias}"
+
+
+def again(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Retry condition: the store could not be reached, or somebody moved the alias meanwhile."""
+    error: object = state.result(raise_on_failure=False)
+    return isinstance(error, UnavailableError | ConflictError)
+
+
+@flow(name="evaluate-and-register")
+def evaluate_and_register(
+    project: Path = FOLDER, registry: str | None = None, promote: bool = True, note: str = ""
+) -> Release:
+    """Register the model that the train flow made, and make it champion if the gate lets it.
+
+    The package is evaluated anew where its figures are out of date; nothing is trained. A
+    version that does not pass stays registered as challenger, the champion stays what it is,
+    and the run says why. The same package twice is one version.
+
+    Args:
+        project: Folder of dvc.yaml. The default is the deployment's own checkout.
+        registry: A folder or s3://bucket/prefix. Empty takes FER_REGISTRY of the worker.
+            Credentials never go here; they are AWS_* in the worker's environment.
+        promote: Make the version champion if it passes. Otherwise it becomes challenger only.
+        note: Kept with the version: what is new about it.
+    """
+    evaluate(stage="evaluate", project=project, alone=True)
+    package(stage="package", project=project, alone=True)
+    version = register(project, registry, note)
+    release = decide(version, project, registry, promote)
+    tag_run(
+        [
+            *Lineage.of(project).tags("data/prepared", "models/package"),
+            f"model:{version}",
+            f"alias:{release.alias}",
+        ]
+    )
+    name = "Promoted" if release.alias == CHAMPION else "NotPromoted"
+    text = f"{version} is {release.alias}. {release.text}"
+    return completed(release, name, text)
+
+
+@task(
+    name="register",
+    task_run_name="register",
+    retries=3,
+    retry_delay_seconds=[5, 30, 120],
+    retry_condition_fn=again,
+    timeout_seconds=3600,
+)
+def register(project: Path, registry: str | None, note: str) -> Version:
+    """Upload models/package and commit it as a version."""
+    log = get_run_logger()
+    # Nobody may rewrite the package while it is read.
+    with writer(project, "registering", log, limit=None, timeout=WAIT_SECONDS):
+        version = Registry.open(registry).register(project / "models" / "package", note)
+    log.info("Registered as %s, digest %s.", version, version.digest[:12])
+    return version
+
+
+@task(
+    name="gate",
+    task_run_name="gate",
+    retries=3,
+    retry_delay_seconds=[5, 30, 120],
+    retry_condition_fn=again,
+    timeout_seconds=600,
+)
+def decide(version: Version, project: Path, registry: str | None, promote: bool) -> Release:
+    """Compare with the gate and with the present champion, and move the alias that follows."""
+    log = get_run_logger()
+    models = Registry.open(registry)
+    champion = _champion(models, version.name)
+    # The figures of the package, not of the working folder: what is registered is judged.
+    decision = check_gate(
+        version.manifest.metrics,
+        champion.manifest.metrics if champion else None,
+        load_params(project / "params.yaml").gate,
+    )
+    show_decision(version, champion, decision)
+    if champion is not None and champion.number == version.number:
+        text = f"It was champion before. {decision.text}"
+        return Release(version.name, version.number, version.digest, CHAMPION, False, text)
+    alias = CHAMPION if decision.passed and promote else CHALLENGER
+    text = decision.text
+    if decision.passed and not promote:
+        text += " Not promoted, as asked."
+    models.promote(
+        version.name,
+        version.number,
+        alias,
+        reason=text,
+        gate=decision.document(),
+        # The comparison holds only against the champion that was read.
+        expected=(champion.number if champion else 0) if alias == CHAMPION else None,
+    )
+    (log.info if decision.passed else log.warning)("%s is now %s. %s", version, alias, text)
+    return Release(version.name, version.number, version.digest, alias, True, text)
+
+
+def show_decision(version: Version, champion: Version | None, decision: GateDecision) -> None:
+    """The decision table."""
+    artifacts.table(
+        "promotion-decision",
+        [
+            {
+                "check": check.name,
+                "value": f"{check.value:.4f}",
+                "limit": f"{check.limit:.4f}",
+                "passed": "yes" if check.passed else "NO",
+                "what": check.text,
+            }
+            for check in decision.checks
+        ],
+        f"{version} against {champion or 'no champion'}: "
+        + ("passed." if decision.passed else "not passed."),
+    )
+
+
+def _champion(models: Registry, name: str) -> Version | None:
+    try:
+        return models.resolve(f"{name}@{CHAMPION}")
+    except NotFoundError:
+        return None

@@ -1,0 +1,108 @@
+"""Flow train: from the prepared table to a model package, through DVC."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow, task
+from pydantic import Field
+
+from flows import artifacts
+from flows.data import FOLDER, fetch_and_validate
+from flows.lineage import Lineage, tag_run
+from flows.stages import dvc_stage, interrupted
+
+train_network = dvc_stage.with_options(
+    name="train",
+    task_run_name="train",
+    description="Two-phase training (DVC stage train). Killed, it resumes from its last epoch.",
+    retries=2,
+    retry_delay_seconds=60,
+    retry_condition_fn=interrupted,
+)
+evaluate = dvc_stage.with_options(
+    name="evaluate",
+    task_run_name="evaluate",
+    description="Figures on the test set (DVC stage evaluate).",
+    retries=1,
+    retry_delay_seconds=30,
+    retry_condition_fn=interrupted,
+    timeout_seconds=3 * 3600,
+)
+package = dvc_stage.with_options(
+    name="package",
+    task_run_name="package",
+    description="The model package (DVC stage package).",
+    retries=1,
+    retry_delay_seconds=30,
+    retry_condition_fn=interrupted,
+    timeout_seconds=3600,
+)
+
+
+@flow(name="train")
+def train(
+    project: Path = FOLDER,
+    check_data: bool = True,
+    timeout_hours: Annotated[float, Field(gt=0, le=24 * 14)] = 24,
+) -> dict[str, Any]:
+    """Train, evaluate and package a model as params.yaml says.
+
+    One run writes a project at a time; a second one waits. Nothing is done twice: with
+    unchanged data and parameters every stage is skipped.
+
+    Args:
+        project: Folder of dvc.yaml. The default is the deployment's own checkout.
+        check_data: Run the data flow first. Without it DVC still brings the data up to date.
+        timeout_hours: The training itself is ended after this many hours.
+    """
+    if check_data:
+        fetch_and_validate(project=project)
+    limited = train_network.with_options(timeout_seconds=timeout_hours * 3600)
+    limited(stage="train", project=project)
+    show_training(project)
+    evaluate(stage="evaluate", project=project)
+    show_evaluation(project)
+    package(stage="package", project=project)
+    lineage = Lineage.of(project)
+    tag_run(lineage.tags("data/prepared", "models/package"))
+    return read_metrics(project)
+
+
+@task(name="show training", task_run_name="show training")
+def show_training(project: Path) -> None:
+    """The learning curves."""
+    artifacts.image(
+        "learning-curves",
+        project / "models" / "trained" / "curves.png",
+        "Loss and accuracy by epoch, training beside validation.",
+    )
+
+
+@task(name="show evaluation", task_run_name="show evaluation")
+def show_evaluation(project: Path) -> None:
+    """The confusion matrix, the figures, and what they were made from."""
+    folder = project / "reports" / "evaluation"
+    artifacts.image(
+        "confusion-matrix", folder / "confusion.png", "Test set: rows actual, columns predicted."
+    )
+    artifacts.image(
+        "reliability", folder / "reliability.png", "Confidence beside accuracy, before and after."
+    )
+    artifacts.link("evaluation-page", folder / "index.html", "The evaluation as one page.")
+    text = "## Figures on the test set\n\n"
+    text += artifacts.markdown_table(artifacts.figures(read_metrics(project)), ("figure", "value"))
+    text += "\n\n## Made from\n\n"
+    text += artifacts.markdown_table(Lineage.of(project).rows(), ("what", "hash"))
+    artifacts.markdown("metrics", text, "Figures on the test set, and what they were made from.")
+
+
+def read_metrics(project: Path) -> dict[str, Any]:
+    """reports/evaluation/metrics.json; empty where there is none."""
+    try:
+        document = json.loads((project / "reports/evaluation/metrics.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,42 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+# Nothing that tests start may report usage, and no settings of the developer's may leak in.
+os.environ.update(
+    DO_NOT_TRACK="1",
+    DVC_NO_ANALYTICS="1",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    TF_CPP_MIN_LOG_LEVEL="3",
+    AWS_EC2_METADATA_DISABLED="true",
+)
+for name in [name for name in os.environ if name.startswith("FER_")]:
+    del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a cache of its own."""
+    monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The project's folder."""
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The real FER2013, weights and photographs, where they lie beside the checkout."""
+    folder = CHECKOUT.parent / "shared"
+    if not (folder / "data" / "fer2013.zip").exists():
+        pytest.skip("the real FER2013 and photographs are not beside this checkout")
+    return folder

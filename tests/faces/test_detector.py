@@ -1,0 +1,193 @@
+"""The suite every detector passes, and what is particular to each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fer.errors import DetectorError
+from fer.faces.detector import Detection, Detector, make_detector
+from fer.faces.dlib_detector import DlibHogDetector
+from fer.faces.opencv_detector import YuNetDetector, to_detection
+from fer.params import FacesParams
+
+
+@dataclass
+class Case:
+    """A detector and a picture with one face whose box is known to within `tolerance` px."""
+
+    make: Callable[..., Detector]
+    image: np.ndarray = field(repr=False)
+    box: tuple[float, float, float, float]
+    tolerance: float
+
+
+# The real network takes part where its file is at hand.
+REAL = ["opencv-yunet-real"] if os.environ.get("FER_YUNET") else []
+
+
+@pytest.fixture(params=["dlib-hog", "opencv-yunet", *REAL])
+def case(request: pytest.FixtureRequest, astronaut: np.ndarray) -> Case:
+    face = (175.0, 76.0, 266.0, 167.0)
+    if request.param == "dlib-hog":
+        return Case(DlibHogDetector, astronaut, face, 15)
+    if request.param == "opencv-yunet":
+        blob: Path = request.getfixturevalue("blob_yunet")
+        image = np.zeros((320, 480, 3), np.uint8)
+        image[64:96, 128:160] = 255
+        return Case(lambda **more: YuNetDetector(blob, **more), image, (112, 48, 144, 80), 1)
+    real = Path(os.environ["FER_YUNET"])
+    return Case(lambda **more: YuNetDetector(real, **more), astronaut, face, 25)
+
+
+def near(found: Detection, box: tuple[float, ...], tolerance: float) -> bool:
+    edges = (found.left, found.top, found.right, found.bottom)
+    return all(abs(a - b) <= tolerance for a, b in zip(edges, box, strict=True))
+
+
+def test_finds_the_face_where_it_is(case: Case) -> None:
+    (found,) = case.make().detect(case.image)
+    assert near(found, case.box, case.tolerance), found
+    assert isinstance(found.left, float)
+    assert isinstance(found.score, float)
+
+
+def test_grey_and_colour_find_the_same_face(case: Case) -> None:
+    grey = cv2.cvtColor(case.image, cv2.COLOR_RGB2GRAY)
+    (found,) = case.make().detect(grey)
+    assert near(found, case.box, case.tolerance), found
+
+
+def test_boxes_are_in_the_pixels_of_a_picture_that_was_scaled_down(case: Case) -> None:
+    double = cv2.resize(case.image, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+    (found,) = case.make(max_side=max(case.image.shape)).detect(double)
+    assert near(found, tuple(2 * edge for edge in case.box), 2 * case.tolerance), found
+
+
+def test_two_faces_come_best_score_first(case: Case) -> None:
+    weaker = (case.image * 0.9).astype(np.uint8)
+    # Well above each detector's own threshold: a chance find just over it is not the point.
+    found = case.make(min_score=0.5).detect(np.hstack([weaker, case.image]))
+    assert len(found) == 2
+    assert found[0].score >= found[1].score
+    width = case.image.shape[1]
+    assert {one.left > width for one in found} == {True, False}
+
+
+def test_nothing_is_found_where_nothing_is(case: Case) -> None:
+    detector = case.make()
+    for shape in [(1, 1), (1, 400), (400, 1), (7, 7), (8, 8), (300, 300), (20, 3000)]:
+        assert detector.detect(np.zeros(shape, np.uint8)) == [], shape
+
+
+def test_a_higher_threshold_drops_the_face(case: Case) -> None:
+    best = case.make().detect(case.image)[0].score
+    assert case.make(min_score=best + 0.01).detect(case.image) == []
+
+
+def test_is_the_same_from_several_threads(case: Case) -> None:
+    detector = case.make()
+    once = detector.detect(case.image)
+    small = case.image[::2, ::2]
+    once_small = detector.detect(small)
+    with ThreadPoolExecutor(4) as pool:
+        many = list(pool.map(detector.detect, [case.image, small] * 6))
+    assert many == [once, once_small] * 6
+
+
+def test_states_what_it_is(case: Case) -> None:
+    detector = case.make(max_side=777)
+    assert detector.max_side == 777
+    assert detector.smallest_face > 0
+    assert detector.name in {"dlib-hog", "opencv-yunet"}
+    assert isinstance(detector.colour, bool)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((50, 50), np.float32),
+        np.zeros((50, 50, 4), np.uint8),
+        np.zeros(50, np.uint8),
+        np.zeros((2, 50, 50, 3), np.uint8),
+    ],
+)
+def test_refuses_what_is_no_picture(case: Case, image: np.ndarray) -> None:
+    with pytest.raises(DetectorError, match="uint8"):
+        case.make().detect(image)
+
+
+def test_hog_finds_faces_of_its_stated_size(astronaut: np.ndarray) -> None:
+    """The astronaut's box is 91 px; shrunk to the stated smallest size it is still found."""
+    for upsample in (0, 1):
+        detector = DlibHogDetector(upsample=upsample)
+        scale = detector.smallest_face * 1.1 / 91
+        small = cv2.resize(astronaut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        best = detector.detect(small)[0]
+        assert abs(best.width / scale - 91) < 15, upsample
+        smaller = cv2.resize(astronaut, None, fx=scale / 2, fy=scale / 2)
+        assert detector.detect(smaller) == [], upsample
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "faces"),
+    [
+        ("astronaut.png", 1),
+        ("biden.jpg", 1),
+        ("obama-720p.jpg", 1),
+        ("obama-and-biden.jpg", 3),
+        ("obama-partial.jpg", 1),
+        ("obama-serious.jpg", 1),
+        ("two-people.jpg", 2),
+    ],
+)
+def test_hog_counts_the_faces_of_real_photographs(shared: Path, name: str, faces: int) -> None:
+    from fer.inference.images import read_image
+
+    picture = read_image(shared / "media" / name)
+    found = make_detector().detect(picture.grey)
+    assert len(found) == faces
+
+
+def test_params_choose_the_detector(blob_yunet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hog = make_detector(FacesParams(upsample=0, max_side=640))
+    assert (hog.name, hog.max_side, hog.smallest_face) == ("dlib-hog", 640, 80)
+    monkeypatch.setenv("FER_YUNET", str(blob_yunet))
+    yunet = make_detector(FacesParams(detector="opencv-yunet", max_side=320))
+    assert (yunet.name, yunet.max_side) == ("opencv-yunet", 320)
+
+
+def test_a_missing_yunet_file_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = FacesParams(detector="opencv-yunet")
+    monkeypatch.delenv("FER_YUNET", raising=False)
+    with pytest.raises(DetectorError, match=r"FER_YUNET is unset.*Download"):
+        make_detector(params)
+    monkeypatch.setenv("FER_YUNET", str(tmp_path / "none.onnx"))
+    with pytest.raises(DetectorError, match="not a file"):
+        make_detector(params)
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"no network")
+    monkeypatch.setenv("FER_YUNET", str(bad))
+    with pytest.raises(DetectorError, match="cannot load"):
+        make_detector(params)
+
+
+def test_yunet_rows_become_boxes() -> None:
+    row = np.array([10, 20, 30, 40, *range(10), 0.9])
+    assert to_detection(row, 2.0, 3.0) == Detection(20.0, 60.0, 80.0, 180.0, 0.9)
+
+
+def test_a_detection_scales() -> None:
+    one = Detection(1, 2, 5, 10, 0.5)
+    assert (one.width, one.height) == (4, 8)
+    assert one.scaled(2) == Detection(2, 4, 10, 20, 0.5)

@@ -1,0 +1,48 @@
+"""prefect.yaml: what it names exists, and explains itself in the UI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.flows import Flow, load_flow_from_entrypoint
+
+from flows.deploy import POOLS
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())[
+    "deployments"
+]
+
+
+def load(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Flow[..., Any]:
+    monkeypatch.chdir(ROOT)
+    return load_flow_from_entrypoint(deployment["entrypoint"])
+
+
+def test_three_deployments_on_two_pools() -> None:
+    found = {one["name"]: one["work_pool"]["name"] for one in DEPLOYMENTS}
+    assert found == {"data": "cpu", "train": "gpu", "batch": "cpu"}
+    assert set(found.values()) == set(POOLS)
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda one: str(one["name"]))
+def test_deployment(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = load(deployment, monkeypatch)
+    flow.validate_parameters(deployment["parameters"])
+    for name, field in flow.parameters.properties.items():
+        assert field.get("description"), f"parameter {name} has no description"
+        assert not any(word in name for word in ("secret", "password", "token", "key"))
+    for schedule in deployment["schedules"]:
+        cron = CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+        assert cron.timezone
+    assert deployment["concurrency_limit"]["limit"] == 1
+    assert deployment["description"]
+
+
+def test_batch_is_scheduled() -> None:
+    batch = next(one for one in DEPLOYMENTS if one["name"] == "batch")
+    assert [schedule["active"] for schedule in batch["schedules"]] == [True]

@@ -1,0 +1,221 @@
+"""Everything for real: a server, the deployments, a worker, a schedule that fires by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer.registry.registry import Registry
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def free_port() -> int:
+    """A free port below the range that the system hands out to clients."""
+    for port in range(21000 + os.getpid() % 5000, 32000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise AssertionError("no free port")
+
+
+@dataclass
+class Prefect:
+    """A running server, and a checkout that its deployments are made from."""
+
+    api: str
+    checkout: Path
+    environment: dict[str, str]
+    logs: Path
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310
+            self.api + path, data, {"Content-Type": "application/json"}
+        )
+        # On SQLite the server may stall for as long as its lock time-out, 60 s.
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
+            return json.loads(answer.read() or b"null")
+
+    def command(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=self.checkout,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.logs / f"{name}.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=self.logs,  # a worker starts anywhere; the deployment knows its checkout
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def log(self, name: str) -> str:
+        return (self.logs / f"{name}.log").read_text(errors="replace")[-6000:]
+
+    def run(self, flow: str, deployment: str, **parameters: object) -> str:
+        found = self.ask(f"/deployments/name/{flow}/{deployment}")
+        path = f"/deployments/{found['id']}/create_flow_run"
+        return str(self.ask(path, {"parameters": parameters})["id"])
+
+    def runs(self, deployment: str, *states: str) -> list[dict[str, Any]]:
+        body = {
+            "deployments": {"name": {"any_": [deployment]}},
+            "flow_runs": {"state": {"type": {"any_": list(states)}}},
+        }
+        found: list[dict[str, Any]] = self.ask("/flow_runs/filter", body)
+        return found
+
+    def run_log(self, run: str) -> str:
+        body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
+        return "\n".join(line["message"] for line in self.ask("/logs/filter", body))
+
+
+def end(process: subprocess.Popen[bytes], patience: float = 40) -> None:
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, why: Callable[[], str]) -> Any:
+    deadline = time.monotonic() + seconds
+    while True:
+        if found := condition():
+            return found
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    base = tmp_path_factory.mktemp("server")
+    checkout = base / "checkout"
+    checkout.mkdir()
+    for name in ("prefect.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, checkout)
+    shutil.copytree(ROOT / "flows", checkout / "flows")
+    port = free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "FER_", "AWS_"))
+    } | {
+        "PREFECT_HOME": str(base / "home"),
+        "PREFECT_API_URL": api,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "FER_BATCH_INPUT": str(base / "photographs"),
+        "FER_BATCH_OUTPUT": str(base / "results"),
+        "FER_REGISTRY": str(base / "registry"),
+        "FER_CACHE": str(base / "cache"),
+        # Must be in no log, see below.
+        "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI-K7MDENG",
+    }
+    server = Prefect(api, checkout, environment, base)
+    process = server.start(
+        "server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)
+    )
+    try:
+
+        def healthy() -> bool:
+            assert process.poll() is None, server.log("server")
+            try:
+                return server.ask("/health") is True
+            except OSError:
+                return False
+
+        wait_for(healthy, 180, lambda: server.log("server"))
+        yield server
+    finally:
+        end(process)
+
+
+@pytest.mark.timeout(900)
+def test_deployed_scheduled_and_cancelled(
+    prefect: Prefect,
+    photographs: Path,
+    project: Callable[..., Path],
+    put_package: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    put_package(tmp_path, 0.7)
+    models = Registry.open(prefect.environment["FER_REGISTRY"])
+    version = models.register(tmp_path / "models" / "package")
+    models.promote(version.name, version.number)
+    shutil.copytree(photographs, prefect.environment["FER_BATCH_INPUT"])
+
+    said = prefect.command("flows.deploy")
+    assert "Created: cpu, gpu, limit dvc-repro" in said
+    assert "nothing new" in prefect.command("flows.deploy")
+    prefect.command(
+        *("prefect", "deployment", "schedule", "create", "batch-inference/batch"),
+        *("--cron", "* * * * *", "--timezone", "Europe/Berlin"),
+    )
+
+    worker = prefect.start("worker", "prefect", "worker", "start", "--pool", "cpu")
+    try:
+        # A stage that would run for ten minutes, in a project of its own.
+        folder = project({"fetch": {"cmd": "echo $$ > pid; echo begun; exec sleep 600"}})
+        pid_file = folder / "pid"
+        slow = prefect.run("fetch-and-validate", "data", project=str(folder))
+        wait_for(pid_file.exists, 120, lambda: prefect.log("worker"))
+        time.sleep(0.5)
+        pid = int(pid_file.read_text())
+        session = os.getsid(pid)
+
+        (done, *_) = wait_for(
+            lambda: prefect.runs("batch", "COMPLETED", "FAILED", "CRASHED"),
+            300,
+            lambda: prefect.log("worker") + prefect.log("server"),
+        )
+        assert done["state_type"] == "COMPLETED", prefect.run_log(done["id"])
+        assert done["auto_scheduled"]
+        assert "1 analysed with 1 faces" in done["state"]["message"]
+        assert f"model:{version}" in done["tags"]
+        assert list((Path(prefect.environment["FER_BATCH_OUTPUT"]) / "parts").iterdir())
+
+        cancel = {"state": {"type": "CANCELLING"}}
+        prefect.ask(f"/flow_runs/{slow}/set_state", cancel)
+        wait_for(
+            lambda: prefect.ask(f"/flow_runs/{slow}")["state_type"] == "CANCELLED",
+            150,
+            lambda: prefect.log("worker"),
+        )
+        assert "begun" in prefect.run_log(slow)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(session, 0)
+    finally:
+        end(worker)
+
+    everything = json.dumps(prefect.ask("/logs/filter", {})) + json.dumps(
+        prefect.ask("/artifacts/filter", {})
+    )
+    assert prefect.environment["AWS_SECRET_ACCESS_KEY"] not in everything

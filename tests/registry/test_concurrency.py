@@ -1,0 +1,160 @@
+"""Many processes at once, and processes that are killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer.errors import StoreError
+from fer.registry import Registry
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def _start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(WORKER), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _go_together(workers: list[subprocess.Popen[str]]) -> list[list[int]]:
+    """Let all start at once; their results."""
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    results = []
+    for worker in workers:
+        out, err = worker.communicate(timeout=120)
+        assert worker.returncode == 0, err
+        results.append(json.loads(out))
+    return results
+
+
+@pytest.fixture(params=["folder", "seaweedfs"])
+def shared_registry(request: pytest.FixtureRequest) -> Registry:
+    name = "folder_registry" if request.param == "folder" else "s3_registry"
+    found: Registry = request.getfixturevalue(name)
+    return found
+
+
+def test_eight_processes_register_three_each(shared_registry: Registry, make_package: Any) -> None:
+    folders = [make_package(seed, size=2000).folder for seed in range(24)]
+    workers = [_start("register", *folders[3 * n : 3 * n + 3]) for n in range(8)]
+    numbers = _go_together(workers)
+    assert sorted(chain.from_iterable(numbers)) == list(range(1, 25))
+    versions = shared_registry.versions("faces")
+    assert [version.number for version in versions] == list(range(1, 25))
+    assert len({version.digest for version in versions}) == 24
+    assert all(shared_registry.verify(str(version)).ok for version in versions)
+    assert len(shared_registry.events("faces")) == 24
+    # The same packages once more, by all: nothing new.
+    again = _go_together([_start("register", *folders[:2]) for _ in range(4)])
+    assert len({tuple(result) for result in again}) == 1
+    assert len(shared_registry.versions("faces")) == 24
+
+
+def test_the_same_package_by_six_processes_is_one_version(
+    shared_registry: Registry, make_package: Any
+) -> None:
+    folder = make_package(1).folder
+    results = _go_together([_start("register", folder) for _ in range(6)])
+    assert results == [[1]] * 6
+    assert len(shared_registry.versions("faces")) == 1
+
+
+def test_six_processes_move_one_alias(shared_registry: Registry, make_package: Any) -> None:
+    for seed in (1, 2):
+        shared_registry.register(make_package(seed).folder)
+    workers = [_start("promote", "faces", "champion", 1 + n % 2, 5) for n in range(6)]
+    generations = _go_together(workers)
+    assert sorted(chain.from_iterable(generations)) == list(range(1, 31))
+    events = shared_registry.events("faces")
+    assert len([event for event in events if event.action == "promote"]) == 30
+    assert shared_registry.aliases("faces")["champion"].generation == 30
+
+
+def test_killed_while_registering(shared_registry: Registry, make_package: Any) -> None:
+    rng = random.Random(7)  # noqa: S311
+    folders = [make_package(seed, size=400_000).folder for seed in range(8)]
+    for folder in folders[:6]:
+        worker = _start("register", folder)
+        assert worker.stdout is not None
+        assert worker.stdin is not None
+        worker.stdout.readline()
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+        time.sleep(rng.uniform(0.0, 0.25))
+        worker.kill()
+        worker.communicate()
+        _check_whole(shared_registry)
+    version = shared_registry.register(folders[6])
+    assert version.number == len(shared_registry.versions("faces"))
+    for folder in folders[:6]:
+        shared_registry.register(folder)
+    assert _check_whole(shared_registry) == list(range(1, 8))
+    assert len(shared_registry.events("faces")) == 7
+
+
+def _check_whole(registry: Registry) -> list[int]:
+    """Every version a reader sees is whole; their numbers."""
+    try:
+        if registry.models() != ["faces"]:
+            return []
+    except StoreError:  # a folder that was not yet made
+        return []
+    versions = registry.versions("faces")
+    for version in versions:
+        assert registry.verify(str(version)).ok
+    return [version.number for version in versions]
+
+
+def test_several_processes_pull_into_one_cache(
+    shared_registry: Registry, make_package: Any, tmp_path: Path
+) -> None:
+    version = shared_registry.register(make_package(1, size=3_000_000).folder)
+    shared_registry.promote("faces", 1)
+    code = "from fer.registry import pull; print(pull('faces').digest)"
+    pulls = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    assert {pull.communicate(timeout=60)[0].strip() for pull in pulls} == {version.digest}
+    assert len(list((tmp_path / "cache" / "models").glob("sha256-*"))) == 1
+
+
+def test_killed_while_pulling(shared_registry: Registry, make_package: Any, tmp_path: Path) -> None:
+    version = shared_registry.register(make_package(1, size=6_000_000).folder)
+    code = (
+        "from fer.registry import Registry; r = Registry.open(); print('go', flush=True); "
+        "r.pull('faces:1')"
+    )
+    rng = random.Random(3)  # noqa: S311
+    for _ in range(5):
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(rng.uniform(0.0, 0.2))
+            process.kill()
+        for folder in (tmp_path / "cache" / "models").glob("sha256-*"):
+            assert folder.name == f"sha256-{version.digest}"
+    package = shared_registry.pull("faces:1")
+    assert package.digest == version.digest
+    assert not list(package.folder.rglob(".*"))
