@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     )
     offline: bool = Field(False, description="Use only what is cached; touch no network.")
     yunet: Path | None = Field(
-        None, description="YuNet's face_detection_yunet_2023mar.onnx, for faces.detector opencv-yunet."
+        None, description="YuNet's ONNX file, for faces.detector opencv-yunet."
     )
     batch_input: str | None = Field(
         None, description="Photographs of scheduled batch runs: a folder or s3://bucket/prefix."

@@ -1,0 +1,1 @@
+"""Prefect flows. Thin: each task calls one function of `fer` or runs one DVC stage."""

@@ -191,6 +191,3 @@ class Progress:
             )
         except Exception as error:  # a server that restarts does not end hours of work
             self.log.debug("The progress could not be shown: %s", error)
-
-
-__all__ = ["batch_inference"]

@@ -10,9 +10,10 @@ from prefect import flow, task
 from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
+from fer.lineage import Lineage
 from flows import artifacts
-from flows.lineage import Lineage, tag_run
-from flows.stages import StageRun, dvc_stage, interrupted, transient
+from flows.lineage import tag_run
+from flows.stages import dvc_stage, interrupted, transient
 
 FOLDER = Path(".")
 
@@ -127,6 +128,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return document if isinstance(document, dict) else None
-
-
-__all__ = ["StageRun", "fetch", "fetch_and_validate", "prepare", "validate"]

@@ -1,63 +1,11 @@
-"""Which commit and which data a run worked on: its tags, and the first lines of its reports."""
+"""Tags that tell of a flow run which commit and which data it worked on."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import yaml
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """A commit and the content hashes of what DVC made."""
-
-    commit: str | None  # None outside git
-    changed: bool  # tracked files differ from the commit
-    outputs: dict[str, str] = field(default_factory=dict)  # path -> hash, as dvc.lock has it
-
-    @classmethod
-    def of(cls, project: Path) -> Lineage:
-        """Read git and dvc.lock of a project; what is absent is left out."""
-        commit = _git(project, "rev-parse", "HEAD")
-        # Left alone by pipeline runs: only what a person edits counts as changed.
-        status = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".")
-        changed = any(not line.endswith("dvc.lock") for line in (status or "").splitlines())
-        outputs: dict[str, str] = {}
-        try:
-            lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8")) or {}
-        except OSError:
-            lock = {}
-        for stage in lock.get("stages", {}).values():
-            for out in stage.get("outs", []):
-                outputs[out["path"]] = next(
-                    (str(out[name]) for name in ("md5", "etag", "checksum") if name in out), "?"
-                )
-        return cls(commit, changed, outputs)
-
-    @property
-    def version(self) -> str:
-        """The commit's first 12 digits, with `-dirty` where files were edited since."""
-        if self.commit is None:
-            return "no-commit"
-        return self.commit[:12] + ("-dirty" if self.changed else "")
-
-    def tags(self, *outputs: str) -> list[str]:
-        """Tags for a run: its commit and the hashes of the named outputs."""
-        tags = [f"commit:{self.version}"]
-        for path in outputs:
-            for found, digest in self.outputs.items():
-                if found == path or found.startswith(path + "/"):
-                    tags.append(f"{found}:{digest[:12]}")
-        return tags
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Name and value of everything known, for a report."""
-        return [("commit", self.version), *sorted(self.outputs.items())]
 
 
 def tag_run(tags: Iterable[str]) -> None:
@@ -68,17 +16,3 @@ def tag_run(tags: Iterable[str]) -> None:
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_id)
         client.update_flow_run(run.id, tags=sorted({*run.tags, *tags}))
-
-
-def _git(project: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(project), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -12,12 +12,13 @@ from prefect.logging import get_run_logger
 
 from fer.errors import ConflictError, NotFoundError, UnavailableError
 from fer.evaluation.gate import GateDecision, check_gate
+from fer.lineage import Lineage
 from fer.params import load_params
 from fer.registry.documents import Version
 from fer.registry.registry import Registry
 from flows import artifacts
 from flows.data import FOLDER
-from flows.lineage import Lineage, tag_run
+from flows.lineage import tag_run
 from flows.stages import WAIT_SECONDS
 from flows.states import completed
 from flows.training import evaluate, package

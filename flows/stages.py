@@ -35,6 +35,11 @@ WAIT_SECONDS = 12 * 3600.0  # for another writer; longer than a training takes
 
 _LONGEST_LINE = 4000
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+# DVC's advice to somebody at a prompt, after each stage.
+_ADVICE = re.compile(
+    r"To track the changes with git, run:|\s+git add |To enable auto staging, run:"
+    r"|\s+dvc config core\.autostage|Use `dvc push`"
+)
 _FAILED = re.compile(r"failed to reproduce '([^']+)'")
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)\s*$")
 # `fer: ...` is how this project's commands say it; the rest is Python's and other programs' way.
@@ -113,6 +118,8 @@ def repro(
         clean = redactor()
 
         def line(text: str) -> None:
+            if _ADVICE.match(text):
+                return
             text = clean(text)[:_LONGEST_LINE]
             tail.append(text)
             if match := re.match(r"Running stage '([^']+)'", text):

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from prefect import flow, task
 from pydantic import Field
 
+from fer.lineage import Lineage
 from flows import artifacts
 from flows.data import FOLDER, fetch_and_validate
-from flows.lineage import Lineage, tag_run
+from flows.lineage import tag_run
 from flows.stages import dvc_stage, interrupted
 
 train_network = dvc_stage.with_options(

@@ -108,6 +108,7 @@ def package(
     prepared: Annotated[Path, typer.Option(help="Folder of the prepared table.")] = Path(
         "data/prepared"
     ),
+    source: Annotated[Path, typer.Option(help="Folder of the source table.")] = Path("data/source"),
     out: Annotated[Path, typer.Option(help="Folder of the package.")] = Path("models/package"),
     as_json: JsonFlag = False,
 ) -> None:
@@ -124,6 +125,7 @@ def package(
         exported=exported,
         evaluation=evaluation,
         prepared=prepared,
+        source=source,
         out=out,
     )
     emit(

@@ -53,6 +53,8 @@ class Output(ABC):
             ConflictError: another run is writing there.
             StoreError: the output cannot be written.
         """
+        # Listing first: some servers make a missing bucket when something is put into it.
+        self.names("parts")
         probe = f".probe-{uuid.uuid4().hex}.json"
         self.write(probe, b"{}\n")
         self.remove(probe)

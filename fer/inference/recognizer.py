@@ -76,10 +76,10 @@ class Recognizer:
     """A model and a face detector, ready for use. Make one with `Recognizer.load`.
 
     Example:
-        >>> from skimage.data import astronaut                      # doctest: +SKIP
-        >>> recognizer = Recognizer.load("models/package")          # doctest: +SKIP
-        >>> [face.prediction.expression for face in recognizer.analyze(astronaut())]
-        ['happy']                                                   # doctest: +SKIP
+        >>> from skimage.data import astronaut
+        >>> recognizer = Recognizer.load("models/package")  # doctest: +SKIP
+        >>> for face in recognizer.analyze(astronaut()):  # doctest: +SKIP
+        ...     print(face.prediction.expression, round(face.prediction.confidence, 2))
     """
 
     def __init__(

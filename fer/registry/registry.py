@@ -255,8 +255,9 @@ class Registry(Catalog):
     # Inside -------------------------------------------------------------------------------
 
     def _begin_writing(self) -> None:
-        self.store.check_conditional()
+        # Read first: some servers make a misspelt bucket when it is written to.
         self._check_root()
+        self.store.check_conditional()
         if self.store.head(ROOT) is None:
             try:
                 self.store.create_if_absent(ROOT, RootDocument(created=now()).to_bytes())
@@ -291,10 +292,12 @@ class Registry(Catalog):
         self._ensure(document.event.key, document.event.to_bytes())
 
     def _ensure(self, key: str, data: bytes) -> None:
-        try:
-            self.store.create_if_absent(key, data)
-        except ConflictError:
-            _log.debug("%s stands already", key)
+        # Mostly it stands already, and asking is cheaper than a refused write.
+        if self.store.head(key) is None:
+            try:
+                self.store.create_if_absent(key, data)
+            except ConflictError:
+                _log.debug("%s was written by another process meanwhile", key)
 
     def _move(
         self,

@@ -95,8 +95,8 @@ def explain(error: Exception, *, bucket: str, place: str, doing: str, endpoint: 
             "file in AWS_CA_BUNDLE, or correct FER_S3_ENDPOINT."
         )
     if isinstance(error, ResponseParserError | boto.ChecksumError):
-        return _not_s3(endpoint)
-    if isinstance(error, boto.HTTPClientError | boto.IncompleteReadError):
+        return not_s3(endpoint)
+    if isinstance(error, boto.ConnectionError | boto.HTTPClientError | boto.IncompleteReadError):
         return UnavailableError(
             f"{endpoint} cannot be reached ({_short(error)}). Check that the server runs, "
             "FER_S3_ENDPOINT, the network and any proxy; then repeat. Pulled models still work "
@@ -148,11 +148,12 @@ def _explain_answer(
         return UnavailableError(f"{endpoint} is out of order or too busy ({code}). Repeat later.")
     # An S3 server names its errors; a bare status is what botocore makes of any other answer.
     if not code or code.isdigit():
-        return _not_s3(endpoint)
+        return not_s3(endpoint)
     return StoreError(f"{doing} on {place} failed: {_short(error)}.")
 
 
-def _not_s3(endpoint: str) -> StoreError:
+def not_s3(endpoint: str) -> StoreError:
+    """The error for answers that no S3 server gives."""
     return StoreError(
         f"{endpoint} answers, but not as an S3 server (it may be a web page or a console). Set "
         "FER_S3_ENDPOINT to the server's S3 address; often that is another port."

@@ -16,7 +16,8 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from fer.errors import (
     StoreError,
     UnavailableError,
 )
-from fer.registry.s3_errors import code_of, explain, is_missing_key
+from fer.registry.s3_errors import code_of, explain, is_missing_key, not_s3
 from fer.registry.store import (
     BLOCK,
     MAX_DOCUMENT,
@@ -58,7 +59,11 @@ class S3Store(Store):
         endpoint: URL of an S3-compatible server; None for AWS or what AWS_ENDPOINT_URL says.
         addressing: auto, path or virtual. With an endpoint, auto means path: few such servers
             have a wildcard DNS name.
+        offline: refuse every request.
     """
+
+    page_size = 1000
+    """Keys per request of a listing; servers allow no more."""
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class S3Store(Store):
         *,
         endpoint: str | None = None,
         addressing: str = "auto",
+        offline: bool = False,
     ) -> None:
         if addressing not in {"auto", "path", "virtual"}:
             raise SettingsError(f"FER_S3_ADDRESSING is {addressing!r}; use auto, path or virtual.")
@@ -75,10 +81,9 @@ class S3Store(Store):
         self.endpoint = endpoint
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.identity = f"{endpoint or 'aws'}|{self.url}"
+        self._offline = offline
         self._addressing = "path" if addressing == "auto" and endpoint else addressing
         self._root = f"{prefix}/" if prefix else ""
-        self._client_lock = threading.Lock()
-        self._made: tuple[int, Any] | None = None
 
     @classmethod
     def from_url(cls, url: str) -> S3Store:
@@ -102,7 +107,9 @@ class S3Store(Store):
         now = settings()
         endpoint = now.s3_endpoint or os.environ.get("AWS_ENDPOINT_URL_S3")
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
-        return cls(bucket, prefix, endpoint=endpoint, addressing=now.s3_addressing)
+        return cls(
+            bucket, prefix, endpoint=endpoint, addressing=now.s3_addressing, offline=now.offline
+        )
 
     def get(self, key: str, limit: int = MAX_DOCUMENT) -> Stored:
         with self._explained("s3:GetObject", key):
@@ -112,12 +119,13 @@ class S3Store(Store):
                 if is_missing_key(error):
                     raise missing(self.url, key) from None
                 raise
-            with answer["Body"] as body:
+            # Not `with body`: that hands out the raw stream, whose errors boto3 does not wrap.
+            with closing(answer["Body"]) as body:
                 if answer["ContentLength"] > limit:
                     raise StoreError(
                         f"{self.url}/{key} has more than {limit:,} bytes: no registry document."
                     )
-                return Stored(body.read(), answer["ETag"])
+                return Stored(body.read(), answer.get("ETag", ""))
 
     def put(self, key: str, data: bytes) -> str:
         return self._put(key, data, {})
@@ -152,6 +160,8 @@ class S3Store(Store):
                 if is_missing_key(error):
                     return None
                 raise
+        if "LastModified" not in answer:
+            raise not_s3(self.endpoint or "AWS S3")
         return Stat(key, answer["ContentLength"], answer["LastModified"].timestamp())
 
     def read(self, key: str, offset: int = 0) -> Iterator[bytes]:
@@ -165,7 +175,7 @@ class S3Store(Store):
                 if code_of(error)[1] == 416:  # nothing lies beyond the offset
                     return
                 raise
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:
                 if offset and "ContentRange" not in answer:
                     # A server that ignores ranges starts at the beginning.
                     _skip(body, offset)
@@ -202,48 +212,13 @@ class S3Store(Store):
 
     @property
     def _client(self) -> Any:
-        """The boto3 client: made at first use, thread-safe, never shared across a fork."""
-        if settings().offline:
+        if self._offline:
             raise UnavailableError(
                 f"FER_OFFLINE is set, so {self.url} is not asked. Unset it, or use what is cached."
             )
-        with self._client_lock:
-            if self._made is None or self._made[0] != os.getpid():
-                self._made = (os.getpid(), self._make_client())
-            return self._made[1]
-
-    def _make_client(self) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        options: dict[str, Any] = {
-            "signature_version": "s3v4",
-            "s3": {"addressing_style": self._addressing},
-            # The newer default sends checksums that several servers refuse.
-            "request_checksum_calculation": "when_required",
-            "response_checksum_validation": "when_required",
-            "retries": {"mode": "standard"},
-            "connect_timeout": 3,
-            # A server just restarted may stall a first write by 20 s.
-            "read_timeout": 60,
-            "max_pool_connections": 32,
-        }
-        if "AWS_MAX_ATTEMPTS" not in os.environ:
-            options["retries"]["max_attempts"] = 5
-        try:
-            session = boto3.session.Session()
-            client = session.client(
-                "s3",
-                endpoint_url=self.endpoint,
-                region_name=session.region_name or "us-east-1",
-                config=Config(**options),
-            )
-            client.meta.events.register("before-sign.s3.PutObject", _send_at_once)
-            return client
-        except ValueError as error:
-            raise SettingsError(
-                f"FER_S3_ENDPOINT: {error}. Give a URL such as http://host:port."
-            ) from None
+        variables = tuple(sorted(item for item in os.environ.items() if item[0][:4] == "AWS_"))
+        with _making:
+            return _client(os.getpid(), self.endpoint, self._addressing, variables)
 
     def _key(self, key: str) -> str:
         return self._root + check_key(key)
@@ -261,6 +236,8 @@ class S3Store(Store):
             ChecksumSHA256=base64.b64encode(hashlib.sha256(data).digest()).decode(),
             **conditions,
         )
+        if "ETag" not in answer:
+            raise not_s3(self.endpoint or "AWS S3")
         return str(answer["ETag"])
 
     def _put_conditionally(self, key: str, data: bytes, conditions: dict[str, str]) -> str:
@@ -294,7 +271,10 @@ class S3Store(Store):
         full = self._root + check_prefix(prefix)
         with self._explained("s3:ListBucket", prefix):
             paginator = self._client.get_paginator("list_objects_v2")
-            yield from paginator.paginate(Bucket=self.bucket, Prefix=full, **more)
+            pages = {"PageSize": self.page_size}
+            yield from paginator.paginate(
+                Bucket=self.bucket, Prefix=full, PaginationConfig=pages, **more
+            )
 
     @contextmanager
     def _explained(self, doing: str, key: str) -> Iterator[None]:
@@ -317,6 +297,50 @@ class S3Store(Store):
         endpoint = self.endpoint or "AWS S3"
         place = f"{self.url}/{key}".rstrip("/")
         return explain(error, bucket=self.bucket, place=place, doing=doing, endpoint=endpoint)
+
+
+_making = threading.Lock()
+
+
+@lru_cache(maxsize=8)
+def _client(
+    process: int, endpoint: str | None, addressing: str, variables: tuple[tuple[str, str], ...]
+) -> Any:
+    """A boto3 client, thread-safe, shared by all stores of one process and environment.
+
+    Making one costs a third of a second; it is never shared across a fork.
+    """
+    import boto3
+    from botocore.config import Config
+
+    options: dict[str, Any] = {
+        "signature_version": "s3v4",
+        "s3": {"addressing_style": addressing},
+        # The newer default sends checksums that several servers refuse.
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+        "retries": {"mode": "standard"},
+        "connect_timeout": 3,
+        # A server just restarted may stall a first write by 20 s.
+        "read_timeout": 60,
+        "max_pool_connections": 32,
+    }
+    if "AWS_MAX_ATTEMPTS" not in os.environ:
+        options["retries"]["max_attempts"] = 5
+    try:
+        session = boto3.session.Session()
+        client = session.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name=session.region_name or "us-east-1",
+            config=Config(**options),
+        )
+        client.meta.events.register("before-sign.s3.PutObject", _send_at_once)
+        return client
+    except ValueError as error:
+        raise SettingsError(
+            f"FER_S3_ENDPOINT: {error}. Give a URL such as http://host:port."
+        ) from None
 
 
 def _send_at_once(request: Any, **_: Any) -> None:

@@ -57,7 +57,7 @@ def _convert(network: Any, config: NetworkConfig) -> Any:
 
 def _add_ends(model: Any, config: NetworkConfig) -> Any:
     """Prepend cast and resize; append temperature and softmax."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     graph = model.graph
     entry, inner, side = graph.input[0].name, "fer_logits", config.side
@@ -66,20 +66,16 @@ def _add_ends(model: Any, config: NetworkConfig) -> Any:
             for place, name in enumerate(names):
                 if name == graph.output[0].name:
                     names[place] = inner
-    # With one channel, (n, h, w, 1) and (n, 1, h, w) are the same bytes: a reshape is free.
     before = [
         helper.make_node("Cast", ["faces"], ["fer_float"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["fer_float"], ["fer_planes"], perm=[0, 3, 1, 2]),
         helper.make_node(
             "Resize",
-            ["fer_planes", "", "", "fer_side"],
-            ["fer_small"],
+            ["fer_float", "", "", "fer_side"],
+            [entry],
             mode="linear",
             antialias=1,
-            axes=[2, 3],
-            coordinate_transformation_mode="half_pixel",
+            axes=[1, 2],
         ),
-        helper.make_node("Transpose", ["fer_small"], [entry], perm=[0, 2, 3, 1]),
     ]
     after = [
         helper.make_node("Identity", [inner], ["logits"]),
@@ -91,8 +87,8 @@ def _add_ends(model: Any, config: NetworkConfig) -> Any:
     graph.node.extend(nodes)
     graph.initializer.extend(
         [
-            numpy_helper.from_array(np.array([side, side], np.int64), "fer_side"),
-            numpy_helper.from_array(np.array(1.0, np.float32), "temperature"),
+            helper.make_tensor("fer_side", TensorProto.INT64, [2], [side, side]),
+            helper.make_tensor("temperature", TensorProto.FLOAT, [], [1.0]),
         ]
     )
     classes = len(config.classes)

@@ -68,7 +68,9 @@ def blob_yunet(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
     for name, channels in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)):
         outputs += [
-            helper.make_tensor_value_info(f"{name}_{stride}", TensorProto.FLOAT, [1, None, channels])
+            helper.make_tensor_value_info(
+                f"{name}_{stride}", TensorProto.FLOAT, [1, None, channels]
+            )
             for stride in (8, 16, 32)
         ]
     graph = helper.make_graph(

@@ -29,8 +29,8 @@ class Case:
     tolerance: float
 
 
-# The real network takes part where its file is at hand.
-REAL = ["opencv-yunet-real"] if os.environ.get("FER_YUNET") else []
+# The real network takes part where TEST_YUNET names its file (FER_* never reaches the tests).
+REAL = ["opencv-yunet-real"] if os.environ.get("TEST_YUNET") else []
 
 
 @pytest.fixture(params=["dlib-hog", "opencv-yunet", *REAL])
@@ -43,7 +43,7 @@ def case(request: pytest.FixtureRequest, astronaut: np.ndarray) -> Case:
         image = np.zeros((320, 480, 3), np.uint8)
         image[64:96, 128:160] = 255
         return Case(lambda **more: YuNetDetector(blob, **more), image, (112, 48, 144, 80), 1)
-    real = Path(os.environ["FER_YUNET"])
+    real = Path(os.environ["TEST_YUNET"])
     return Case(lambda **more: YuNetDetector(real, **more), astronaut, face, 25)
 
 
@@ -165,9 +165,7 @@ def test_params_choose_the_detector(blob_yunet: Path, monkeypatch: pytest.Monkey
     assert (yunet.name, yunet.max_side) == ("opencv-yunet", 320)
 
 
-def test_a_missing_yunet_file_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_yunet_file_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = FacesParams(detector="opencv-yunet")
     monkeypatch.delenv("FER_YUNET", raising=False)
     with pytest.raises(DetectorError, match=r"FER_YUNET is unset.*Download"):

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prefect import flow
 
 from fer.errors import NotFoundError
 from fer.registry.registry import Registry
-from flows.release import Release, evaluate_and_register
+from flows.release import Release, decide, evaluate_and_register, register
 
 pytestmark = pytest.mark.usefixtures("server", "clean_environment")
 
@@ -51,7 +52,12 @@ def test_the_gate_decides_who_is_champion(
 
 def test_registering_without_promotion(trained: Path, tmp_path: Path) -> None:
     registry = str(tmp_path / "registry")
-    release = evaluate_and_register(project=trained, registry=registry, promote=False)
+
+    @flow(name="without-promotion")
+    def without_promotion() -> Release:
+        return decide(register(trained, registry, "new"), trained, registry, False)
+
+    release = without_promotion()
     assert (release.alias, release.moved) == ("challenger", True)
     with pytest.raises(NotFoundError):
         Registry.open(registry).resolve(f"{NAME}@champion")

@@ -31,9 +31,7 @@ def test_probabilities_are_the_softmax_of_logits(model: Path) -> None:
 def test_crops_of_any_sizes_keep_their_order(model: Path) -> None:
     classifier = Classifier(model, threads=1)
     levels = [(k * 37) % 256 for k in range(200)]
-    crops = [
-        np.full((20 + k % 3, 30 + k % 5), level, np.uint8) for k, level in enumerate(levels)
-    ]
+    crops = [np.full((20 + k % 3, 30 + k % 5), level, np.uint8) for k, level in enumerate(levels)]
     together = classifier.probabilities(crops)
     assert together.argmax(axis=1).tolist() == [int(level / (256 / 7)) for level in levels]
     one_by_one = np.concatenate([classifier.probabilities(crop[None]) for crop in crops])
@@ -51,9 +49,7 @@ def test_several_threads_may_ask(model: Path) -> None:
     classifier = Classifier(model, threads=1)
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda k: classifier.probabilities(grey(k)), range(0, 256, 5)))
-    assert [int(one.argmax()) for one in answers] == [
-        int(k / (256 / 7)) for k in range(0, 256, 5)
-    ]
+    assert [int(one.argmax()) for one in answers] == [int(k / (256 / 7)) for k in range(0, 256, 5)]
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,6 @@ from fer.registry.package import ModelPackage, write_package
 from fer.registry.registry import Registry
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("FER_REGISTRY", raising=False)
-    monkeypatch.delenv("FER_OFFLINE", raising=False)
-
-
 def package(folder: Path, model: Path, name: str = "bright") -> ModelPackage:
     return write_package(
         folder,
@@ -142,16 +135,20 @@ def test_a_package_of_other_classes_is_refused(tmp_path: Path, model: Path) -> N
         Recognizer.load(tmp_path / "package")
 
 
-def test_predicts_crops_of_every_shape(
-    model: Path, expected: Callable[[np.ndarray], str]
-) -> None:
+def test_predicts_crops_of_every_shape(model: Path, expected: Callable[[np.ndarray], str]) -> None:
     recognizer = Recognizer.load(model)
     levels = [10, 100, 250]
     batch = np.stack([np.full((48, 48), level, np.uint8) for level in levels])
     names = [expected(crop) for crop in batch]
     assert names == ["angry", "fear", "neutral"]
     colour = np.repeat(batch[..., None], 3, axis=3)
-    for crops in (batch, batch[..., None], colour, list(batch), [batch[0], colour[1, :9], batch[2]]):
+    for crops in (
+        batch,
+        batch[..., None],
+        colour,
+        list(batch),
+        [batch[0], colour[1, :9], batch[2]],
+    ):
         assert [one.expression for one in recognizer.predict(crops)] == names
     for crop in (batch[1], batch[1][..., None], colour[1]):
         (prediction,) = recognizer.predict(crop)

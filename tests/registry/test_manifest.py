@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer.errors import ModelReferenceError, PackageError
@@ -40,6 +40,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(metrics=st.dictionaries(st.text(), json_values, max_size=5))
 def test_any_metrics_survive(metrics: dict[str, Any]) -> None:
     manifest = PackageManifest.model_validate(GOOD | {"metrics": metrics})

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fer.errors import ConflictError, NotFoundError, StoreError
+from fer.registry.s3_store import S3Store
 from fer.registry.store import Store
 
 
@@ -49,11 +50,11 @@ def test_swap_wants_the_tag_that_was_read(store: Store) -> None:
     assert store.head("absent.json") is None
 
 
-def test_sixteen_threads_one_winner(store: Store) -> None:
+def test_twelve_threads_one_winner(store: Store) -> None:
     store.put("ready", b"")
-    for number in range(5):
+    for number in range(3):
         key = f"race/{number}.json"
-        winners = _race(store, key, 16)
+        winners = _race(store, key, 12)
         assert len(winners) == 1
         assert store.get(key).data == b"%d" % winners[0]
 
@@ -81,7 +82,7 @@ def test_a_counter_loses_nothing(store: Store) -> None:
     store.create_if_absent("counter", b"0:0")
 
     def count(me: int) -> None:
-        for _ in range(5):
+        for _ in range(4):
             while True:
                 stored = store.get("counter")
                 value = int(stored.data.split(b":")[0])
@@ -91,12 +92,12 @@ def test_a_counter_loses_nothing(store: Store) -> None:
                 except ConflictError:
                     continue
 
-    threads = [threading.Thread(target=count, args=(me,)) for me in range(6)]
+    threads = [threading.Thread(target=count, args=(me,)) for me in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.get("counter").data.split(b":")[0] == b"30"
+    assert store.get("counter").data.split(b":")[0] == b"20"
 
 
 def test_listing(store: Store) -> None:
@@ -172,17 +173,11 @@ def test_the_probe_accepts_and_leaves_nothing(store: Store) -> None:
     assert list(store.list()) == []
 
 
-def test_more_keys_than_a_page(registry_with_many: Store) -> None:
-    assert len(list(registry_with_many.list("many/"))) == 1100
-
-
-@pytest.fixture
-def registry_with_many(moto: str, monkeypatch: pytest.MonkeyPatch) -> Store:
-    from fer.registry.s3_store import S3Store
-
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    store = S3Store("models", "pages", endpoint=moto)
-    for number in range(1100):
-        store.put(f"many/{number}.json", b"{}")
-    return store
+def test_more_keys_than_a_page(store: Store) -> None:
+    if isinstance(store, S3Store):
+        store.page_size = 10
+    keys = {f"many/{number}/x.json" for number in range(25)}
+    for key in keys:
+        store.put(key, b"{}")
+    assert {stat.key for stat in store.list("many/")} == keys
+    assert len(list(store.folders("many/"))) == 25

@@ -1,0 +1,164 @@
+"""Stage package: what training and evaluation made becomes one model package."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from fer.errors import PackageError
+from fer.evaluation.evaluate import read_per_class
+from fer.expressions import EXPRESSIONS
+from fer.files import write_json, write_text
+from fer.lineage import Lineage
+from fer.params import Params
+from fer.registry.package import ModelPackage, write_package
+from fer.reports.card import model_card
+
+_VERSIONS: Final = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "onnxruntime", "dvc")
+_QUANTILES: Final = tuple(step / 20 for step in range(21))
+
+
+def package_model(
+    params: Params,
+    *,
+    trained: Path,
+    exported: Path,
+    evaluation: Path,
+    prepared: Path,
+    source: Path,
+    out: Path,
+    project: Path = Path(),
+) -> ModelPackage:
+    """Assemble the package: calibrated model, weights, network, card, figures and lineage.
+
+    Args:
+        params: all of params.yaml.
+        trained: folder of the training (network.json, network.weights.h5, training.json ...).
+        exported: folder of model.onnx.
+        evaluation: folder of the evaluation's reports.
+        prepared: folder of the prepared table.
+        source: folder of the source table.
+        out: the package; one that is there is replaced.
+        project: folder of dvc.lock and of the git checkout.
+
+    Raises:
+        PackageError: something that belongs into the package is missing.
+    """
+    metrics = _read(evaluation / "metrics.json")
+    training = _read(trained / "training.json")
+    data = _read(prepared / "manifest.json")
+    origin = Lineage.of(project)
+    lineage = {
+        "git_commit": origin.commit,
+        "git_changed": origin.changed,
+        "dvc": {path: digest for path, digest in origin.outputs.items() if "data" in path},
+        "params": params.train.model_dump(mode="json") | {"seed": params.seed},
+        "training": {
+            name: training[name]
+            for name in (
+                "backend",
+                "best_epoch",
+                "devices",
+                "epochs",
+                "initial_weights",
+                "training_images",
+            )
+        },
+        "versions": _versions(),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        made = Path(name)
+        _calibrate(exported / "model.onnx", metrics["temperature"], made / "model.onnx")
+        write_json(made / "reference.json", _reference(evaluation / "predictions.parquet"))
+        card = model_card(
+            name=params.package.name,
+            description=params.package.description,
+            metrics=metrics,
+            lineage=lineage,
+            data=data,
+            source=_read(source / "source.json"),
+            per_class=read_per_class(evaluation / "per_class.csv"),
+            latency=_read(evaluation / "latency.json"),
+        )
+        write_text(made / "card.md", card)
+        files = {
+            "model.onnx": made / "model.onnx",
+            "network.json": trained / "network.json",
+            "network.weights.h5": trained / "network.weights.h5",
+            "metrics.json": evaluation / "metrics.json",
+            "per_class.csv": evaluation / "per_class.csv",
+            "confusion.png": evaluation / "confusion.png",
+            "reliability.png": evaluation / "reliability.png",
+            "history.csv": trained / "history.csv",
+            "curves.png": trained / "curves.png",
+            "reference.json": made / "reference.json",
+            "card.md": made / "card.md",
+        }
+        return write_package(
+            out,
+            name=params.package.name,
+            description=params.package.description,
+            files=files,
+            metrics=metrics,
+            lineage=lineage,
+        )
+
+
+def _calibrate(model: Path, temperature: float, out: Path) -> None:
+    """Copy the model with its `temperature` set, so that what it gives is calibrated."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = onnx.load(model)
+    for tensor in graph.graph.initializer:
+        if tensor.name == "temperature":
+            tensor.CopyFrom(helper.make_tensor("temperature", TensorProto.FLOAT, [], [temperature]))
+            out.write_bytes(graph.SerializeToString(deterministic=True))
+            return
+    raise PackageError(f"{model} has no scalar `temperature`. Export it again: fer export")
+
+
+def _reference(predictions: Path) -> dict[str, Any]:
+    """What the model said of the test set: what drift is measured against.
+
+    Shares of the predicted expressions, and quantiles of the confidence at 0, 5, ... 100 %.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(predictions)
+    table = table.filter(np.asarray(table["split"].to_pylist()) == "test")
+    probabilities = np.stack([table[name].to_numpy() for name in EXPRESSIONS], axis=1)
+    shares = np.bincount(probabilities.argmax(axis=1), minlength=len(EXPRESSIONS))
+    confidence = np.quantile(probabilities.max(axis=1), _QUANTILES)
+    return {
+        "schema": "fer-reference/1",
+        "images": len(probabilities),
+        "expressions": {
+            name: round(float(share), 6)
+            for name, share in zip(EXPRESSIONS, shares / len(probabilities), strict=True)
+        },
+        "confidence_quantiles": [round(float(value), 6) for value in confidence],
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PackageError(f"{path} does not exist. Run the stages before: dvc repro") from None
+    except ValueError as error:
+        raise PackageError(f"{path} is damaged ({error}). Run dvc repro.") from None
