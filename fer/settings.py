@@ -19,26 +19,37 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FER_", extra="ignore", env_ignore_empty=True)
 
-    data: Path | None = Field(None, description="Local FER2013 archive, folder or CSV.")
-    ferplus: Path | None = Field(None, description="FER+ votes: fer2013new.csv, or joined by name.")
-    weights: Path | None = Field(None, description="Initial EfficientNetB2 weights (.weights.h5).")
-    registry: str | None = Field(None, description="Model registry: a folder or s3://bucket/prefix.")
-    s3_endpoint: str | None = Field(None, description="Endpoint URL of an S3-compatible server.")
-    s3_addressing: str = Field("auto", description="auto, path or virtual.")
-    cache: Path = Field(
-        Path.home() / ".cache" / "fer", description="Downloads and pulled models are kept here."
+    data: Path | None = Field(default=None, description="Local FER2013 archive, folder or CSV.")
+    ferplus: Path | None = Field(
+        default=None, description="FER+ votes: fer2013new.csv, or joined by name."
     )
-    offline: bool = Field(False, description="Use only what is cached; touch no network.")
+    weights: Path | None = Field(
+        default=None, description="Initial EfficientNetB2 weights (.weights.h5)."
+    )
+    registry: str | None = Field(
+        default=None, description="Model registry: a folder or s3://bucket/prefix."
+    )
+    s3_endpoint: str | None = Field(
+        default=None, description="Endpoint URL of an S3-compatible server."
+    )
+    s3_addressing: str = Field(default="auto", description="auto, path or virtual.")
+    cache: Path = Field(
+        default=Path.home() / ".cache" / "fer",
+        description="Downloads and pulled models are kept here.",
+    )
+    offline: bool = Field(default=False, description="Use only what is cached; touch no network.")
     yunet: Path | None = Field(
-        None, description="YuNet's ONNX file, for faces.detector opencv-yunet."
+        default=None, description="YuNet's ONNX file, for faces.detector opencv-yunet."
     )
     batch_input: str | None = Field(
-        None, description="Photographs of scheduled batch runs: a folder or s3://bucket/prefix."
+        default=None,
+        description="Photographs of scheduled batch runs: a folder or s3://bucket/prefix.",
     )
     batch_output: str | None = Field(
-        None, description="Where scheduled batch runs write: a folder or s3://bucket/prefix."
+        default=None,
+        description="Where scheduled batch runs write: a folder or s3://bucket/prefix.",
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads for inference.")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads for inference.")
 
 
 def settings() -> Settings:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from fer.cli import data, models, predict, train
+from fer.cli import data, demo, models, predict, train
 from fer.errors import FerError
 
 app = typer.Typer(
@@ -14,8 +14,9 @@ app = typer.Typer(
     help="Facial expressions: prepare FER2013, train, register, and predict.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # rich takes half a second to lay out a help page
 )
+app.add_typer(demo.app)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app)
 app.add_typer(models.app, name="models")

@@ -9,7 +9,9 @@ import typer
 
 from fer.cli.console import JsonFlag, ParamsFile, emit
 
-app = typer.Typer(help="Fetch, validate and prepare the dataset.", no_args_is_help=True)
+app = typer.Typer(
+    help="Fetch, validate and prepare the dataset.", no_args_is_help=True, rich_markup_mode=None
+)
 
 _SOURCE = Path("data/source")
 _PREPARED = Path("data/prepared")

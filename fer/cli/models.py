@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,
     help="Register, promote and pull models. Example: fer models list --registry ./registry",
 )
 

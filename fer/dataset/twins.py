@@ -6,21 +6,31 @@ few pixels apart, on both sides of the train/test line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 
 _CELL = 4
 _NEAREST = 24
 _BLOCK = 256
+_COARSE_SLACK = 0.2
+"""A true copy correlates at cell level too; this much below the threshold is generous."""
+_SCREEN_SLACK = 1e-3
+"""How far the float32 screen may be off; what comes this close is computed in whole numbers."""
+_FLAT = 1e5
+"""Product of the lengths of two windows below which float32 cannot tell: both nearly blank."""
 
 
 def near_twins(
-    queries: NDArray[np.uint8],
-    references: NDArray[np.uint8],
+    queries: Bytes,
+    references: Bytes,
     *,
     correlation: float,
     shift: int,
@@ -33,14 +43,17 @@ def near_twins(
 
     All pairs at all shifts would be some 10^13 operations on FER2013. So candidates are found
     first, on 4-pixel cell means: for each query and coarse shift, the `_NEAREST` most alike
-    references. Only these are compared in full. An image whose copy is not among its
-    24 most alike would be missed; none of FER2013's exact copies are.
+    references. Only these are compared at every shift, all of a query's in one matrix product;
+    what comes near the threshold is then decided in exact arithmetic. An image whose copy is
+    not among its 24 most alike would be missed; none of FER2013's exact copies are.
+
+    3,589 FER2013 images against 28,709 take about 10 s of one core.
 
     Args:
         queries: uint8 (n, 48, 48).
         references: uint8 (m, 48, 48).
         correlation: threshold, above 0.5.
-        shift: pixels, 0 or more.
+        shift: pixels, 0 or more and less than half a side.
         advance: called with the number of queries done since the last call.
 
     Returns:
@@ -48,62 +61,95 @@ def near_twins(
     """
     found = np.zeros(len(queries), bool)
     if not len(references):
+        advance(len(queries))
         return found
-    # Coarse shifts in steps of one cell cover every fine shift to within half a cell.
-    steps = range(-((shift + _CELL // 2) // _CELL), (shift + _CELL // 2) // _CELL + 1)
-    coarse_queries, coarse_references = _cells(queries), _cells(references)
-    windows = {
-        (dy, dx): _normalised(_overlap(coarse_references, -dy, -dx)) for dy in steps for dx in steps
-    }
-    smooth = references.astype(np.float32)
+    search = _Coarse.of(references, shift, correlation - _COARSE_SLACK)
+    sides = _Windows.of(references, shift, mirrored=True)
     for start in range(0, len(queries), _BLOCK):
-        block = slice(start, min(start + _BLOCK, len(queries)))
-        candidates: list[NDArray[np.intp]] = []
-        for (dy, dx), window in windows.items():
-            alike = _normalised(_overlap(coarse_queries[block], dy, dx)) @ window.T
-            count = min(_NEAREST, alike.shape[1])
-            nearest = np.argpartition(-alike, count - 1, axis=1)[:, :count]
-            # A true copy correlates at cell level too; 0.2 below the threshold is generous.
-            keep = np.take_along_axis(alike, nearest, axis=1) > correlation - 0.2
-            candidates.append(np.where(keep, nearest, -1))
-        for row, query in enumerate(queries[block]):
-            chosen = np.unique(np.concatenate([one[row] for one in candidates]))
-            chosen = chosen[chosen >= 0]
-            found[start + row] = len(chosen) > 0 and _any_copy(
-                query.astype(np.float32), smooth[chosen], correlation, shift
+        block = queries[start : start + _BLOCK]
+        mine = _Windows.of(block, shift, mirrored=False)
+        for row, chosen in search.candidates(block):
+            found[start + row] = _any_copy(
+                block[row], mine.rows(row), references[chosen], sides.rows(chosen), correlation
             )
-        advance(block.stop - block.start)
+        advance(len(block))
     return found
 
 
-def _any_copy(query: Floats, references: Floats, correlation: float, shift: int) -> bool:
-    """Whether any reference correlates with the query above the threshold at any shift."""
-    for dy in sorted(range(-shift, shift + 1), key=abs):
-        for dx in sorted(range(-shift, shift + 1), key=abs):
-            mine = _normalised(_overlap(query[None], dy, dx))
-            theirs = _normalised(_overlap(references, -dy, -dx))
-            if (theirs @ mine[0]).max() > correlation:
-                return True
-    return False
+@dataclass(frozen=True)
+class _Coarse:
+    """References as cell means, normalised for each coarse shift."""
+
+    windows: dict[tuple[int, int], Floats]
+    threshold: float
+
+    @classmethod
+    def of(cls, references: Bytes, shift: int, threshold: float) -> Self:
+        # Coarse shifts in steps of one cell cover every fine shift to within half a cell.
+        reach = (shift + _CELL // 2) // _CELL
+        steps = range(-reach, reach + 1)
+        cells = _cells(references)
+        return cls(
+            {
+                (dy, dx): _normalised(_overlap(cells, -dy, -dx), mirrored=True)
+                for dy in steps
+                for dx in steps
+            },
+            threshold,
+        )
+
+    def candidates(self, queries: Bytes) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """For each query that resembles any reference: its row, and those references."""
+        cells = _cells(queries)
+        near: list[list[NDArray[np.intp]]] = [[] for _ in queries]
+        for (dy, dx), window in self.windows.items():
+            alike = _normalised(_overlap(cells, dy, dx), mirrored=False) @ window
+            rows, columns = np.nonzero(alike > self.threshold)
+            ends = np.searchsorted(rows, np.arange(len(queries) + 1))
+            for row in np.flatnonzero(np.diff(ends)):
+                some = columns[ends[row] : ends[row + 1]]
+                if len(some) > _NEAREST:
+                    some = some[np.argpartition(-alike[row, some], _NEAREST - 1)[:_NEAREST]]
+                near[row].append(some)
+        for row, parts in enumerate(near):
+            if parts:
+                yield row, np.unique(np.concatenate(parts))
 
 
-def _cells(images: NDArray[np.uint8]) -> Floats:
-    """Means over cells of 4 x 4 pixels: (n, 48, 48) -> (n, 12, 12)."""
-    n, height, width = images.shape
-    cells = images.reshape(n, height // _CELL, _CELL, width // _CELL, _CELL)
-    means: Floats = cells.mean(axis=(2, 4), dtype=np.float32)
-    return means
+@dataclass(frozen=True)
+class _Windows:
+    """Exact sums of images over their overlap with another one, for every shift.
+
+    `total` and `spread` are int64 (n, (2 shift + 1)^2), shifts by row, then by column: the sum
+    of the grey levels, and count x sum of squares - sum^2, which is count^2 times their variance.
+    """
+
+    shift: int
+    total: NDArray[np.int64]
+    spread: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, images: Bytes, shift: int, *, mirrored: bool) -> Self:
+        """Of (n, 48, 48) images; `mirrored` for those that the others are shifted against."""
+        sign = -1 if mirrored else 1
+        total = np.empty((len(images), (2 * shift + 1) ** 2), np.int64)
+        spread = np.empty_like(total)
+        for start in range(0, len(images), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            plain, squares = _integral(images[block]), _integral(images[block], 2)
+            for index, (dy, dx) in enumerate(_shifts(shift)):
+                area = _area(images.shape[1:], sign * dy, sign * dx)
+                count, one, two = area.count, area.sum(plain), area.sum(squares)
+                total[block, index] = one
+                spread[block, index] = count * two - one * one
+        return cls(shift, total, spread)
+
+    def rows(self, chosen: Any) -> Self:
+        return type(self)(self.shift, self.total[chosen], self.spread[chosen])
 
 
-def _overlap(images: Floats, dy: int, dx: int) -> Floats:
-    """The part of each image that overlaps another one shifted by (dy, dx)."""
-    _, height, width = images.shape
-    return images[:, max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)]
+@dataclass(frozen=True)
+class _area:  # noqa: N801 - a value, made like a function's result
+    pass
 
 
-def _normalised(images: Floats) -> Floats:
-    """Flatten; remove each image's mean; scale to unit length (a constant image becomes 0)."""
-    flat = images.reshape(len(images), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.divide(flat, length, out=np.zeros_like(flat), where=length > 1e-3)

@@ -125,7 +125,7 @@ class Registry(Catalog):
                 # Others may have gone on by several; a listing may lag behind the conflict.
                 number = max([number + 1, *self._present_numbers(name)])
                 continue
-            self._settle_version(document)
+            self._settle_version(document, fresh=True)
             return to_version(document)
         raise ConflictError(f"Too many others register {name!r} at once. Repeat the command.")
 
@@ -258,7 +258,7 @@ class Registry(Catalog):
         # Read first: some servers make a misspelt bucket when it is written to.
         self._check_root()
         self.store.check_conditional()
-        if self.store.head(ROOT) is None:
+        if not self._root_checked:
             try:
                 self.store.create_if_absent(ROOT, RootDocument(created=now()).to_bytes())
             except ConflictError:
@@ -285,15 +285,15 @@ class Registry(Catalog):
         version = self._version(name, found.number)
         return version if version.digest == digest else None
 
-    def _settle_version(self, document: VersionDocument) -> None:
+    def _settle_version(self, document: VersionDocument, *, fresh: bool = False) -> None:
         """Write what follows from a version; anyone may, any number of times."""
         entry = DigestDocument(number=document.number)
-        self._ensure(digest_key(document.name, document.digest), entry.to_bytes())
-        self._ensure(document.event.key, document.event.to_bytes())
+        self._ensure(digest_key(document.name, document.digest), entry.to_bytes(), fresh=fresh)
+        self._ensure(document.event.key, document.event.to_bytes(), fresh=fresh)
 
-    def _ensure(self, key: str, data: bytes) -> None:
-        # Mostly it stands already, and asking is cheaper than a refused write.
-        if self.store.head(key) is None:
+    def _ensure(self, key: str, data: bytes, *, fresh: bool = False) -> None:
+        # One that is not our own mostly stands already; asking is cheaper than a refused write.
+        if fresh or self.store.head(key) is None:
             try:
                 self.store.create_if_absent(key, data)
             except ConflictError:
@@ -344,7 +344,7 @@ class Registry(Catalog):
             except ConflictError:
                 time.sleep(min(0.2, 0.002 * attempt) * (os.urandom(1)[0] / 255))
                 continue
-            self._ensure(event.key, event.to_bytes())
+            self._ensure(event.key, event.to_bytes(), fresh=True)
             return to_alias(document)
         raise ConflictError(f"Too many others move {name}@{alias} at once. Repeat the command.")
 

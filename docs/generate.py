@@ -1,0 +1,166 @@
+"""Writes the parts of the documentation that come from the code or from recorded runs.
+
+    python docs/generate.py          write them
+    python docs/generate.py --check  exit with 1 if one is out of date (the tests do this)
+
+In a page, a generated part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/results.md", "docs/cli.md")
+COMMANDS = (
+    (),
+    ("demo",),
+    *(("data", name) for name in ("fetch", "validate", "prepare", "describe")),
+    *((name,) for name in ("train", "export", "evaluate", "package")),
+    *(("models", name) for name in ("list", "show", "register", "promote")),
+    *(("models", name) for name in ("rollback", "pull", "verify")),
+    *((name,) for name in ("predict", "batch")),
+)
+
+
+def figures() -> str:
+    """The headline figures of the recorded run, from the files that `dvc repro` wrote."""
+    metrics = _json("reports/evaluation/metrics.json")
+    run = _json("docs/reference-run.json")
+    rows = ["| PrivateTest | accuracy | 95 % interval | images |", "| --- | --- | --- | --- |"]
+    for title, section, figure in (
+        ("all images", "test", "accuracy"),
+        ("clean subset: no near copy in Training", "clean", "accuracy"),
+        ("near copies of training images alone", "near_twins", "accuracy"),
+        ("agreement with the FER+ majority", "ferplus", "agreement"),
+        ("agreement with the FER+ majority, clean subset", "ferplus_clean", "agreement"),
+    ):
+        found = metrics.get(section)
+        if found:
+            rows.append(
+                f"| {title} | **{found[figure]:.2%}** | {found[figure + '_low']:.2%} to "
+                f"{found[figure + '_high']:.2%} | {found['n']:,} |"
+            )
+    test = metrics["test"]
+    classes = ", ".join(f"{name} {value:.2f}" for name, value in metrics["f1"].items())
+    rows += [
+        "",
+        f"Macro-F1 {test['macro_f1']:.3f} ({test['macro_f1_low']:.3f} to "
+        f"{test['macro_f1_high']:.3f}); F1 per class: {classes}. Expected calibration error "
+        f"{test['ece_before']:.3f} as trained, {test['ece']:.3f} after temperature scaling "
+        f"(T = {metrics['temperature']:.2f}, fitted on PublicTest).",
+        "",
+        f"One run of `dvc repro`, {run['date']}, {run['machine']}, seed {run['seed']}: "
+        f"{run['epochs']} epochs in {run['training_minutes']} minutes at "
+        f"{run['peak_memory_gb']} GB of memory, {run['training_images']:,} training images, "
+        f"initial weights: {run['initial_weights']}. Nothing was chosen on PrivateTest.",
+    ]
+    return "\n".join(rows)
+
+
+def cleaning() -> str:
+    """What the data gate and cleaning found."""
+    report, gate = _json("reports/cleaning.json"), _json("reports/validation/validation.json")
+    copies, conflicts = gate["duplicates"], gate["conflicting"]
+    exact, near = report["exact_twins"], report["near_twins"]
+    return "\n".join(
+        [
+            "| found in FER2013 | count |",
+            "| --- | --- |",
+            f"| redundant exact copies, in groups | {copies['redundant']:,} in "
+            f"{copies['groups']:,} |",
+            f"| images whose exact copy has another label, in groups | {conflicts['images']} in "
+            f"{conflicts['groups']} |",
+            f"| all-black images (with nearly constant ones) | {gate['blanks']['all_black']} "
+            f"({gate['blanks']['total']}) |",
+            f"| PrivateTest images that are in Training, exactly | {exact['test']} |",
+            f"| PublicTest images that are in Training, exactly | {exact['validation']} |",
+            f"| PrivateTest images with a near copy in Training | {near['test']} |",
+            f"| PublicTest images with a near copy in Training | {near['validation']} |",
+            f"| training images left out: twins, blanks | {report['dropped_twin']}, "
+            f"{report['dropped_blank']} |",
+            f"| training images used | {report['kept']:,} of {report['training_images']:,} |",
+            f"| clean subset of PrivateTest | {report['clean_subset']['test']:,} of 3,589 |",
+        ]
+    )
+
+
+def results_schema() -> str:
+    """The columns of the results."""
+    from fer.inference.results import COLUMNS, markdown
+
+    return markdown(COLUMNS).rstrip()
+
+
+def quarantine_schema() -> str:
+    """The columns of the quarantine."""
+    from fer.inference.results import QUARANTINE_COLUMNS, markdown
+
+    return markdown(QUARANTINE_COLUMNS).rstrip()
+
+
+def cli() -> str:
+    """The help of every command."""
+    parts = []
+    for command in COMMANDS:
+        done = subprocess.run(
+            [sys.executable, "-m", "fer", *command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"COLUMNS": "90", "TERM": "dumb", "NO_COLOR": "1", "HOME": "/home/you"},
+        )
+        text = done.stdout.replace("python -m fer", "fer").strip()
+        parts.append(f"## fer {' '.join(command)}".rstrip() + f"\n\n```text\n{text}\n```")
+    return "\n\n".join(parts)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "figures": figures,
+    "cleaning": cleaning,
+    "results": results_schema,
+    "quarantine": quarantine_schema,
+    "cli": cli,
+}
+
+
+def generated(page: str) -> str:
+    """A page with its generated parts as they should be."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["name"]
+        return f"<!-- begin {name} -->\n{PARTS[name]()}\n<!-- end {name} -->"
+
+    pattern = r"<!-- begin (?P<name>\w+) -->.*?<!-- end (?P=name) -->"
+    return re.sub(pattern, fill, page, flags=re.DOTALL)
+
+
+def main() -> int:
+    """Write or check."""
+    stale = []
+    for name in PAGES:
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = generated(old)
+        if new != old:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(new, encoding="utf-8")
+    if stale:
+        verb = "out of date; run: make docs" if "--check" in sys.argv else "written"
+        print(f"{', '.join(stale)}: {verb}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+def _json(name: str) -> Any:
+    return json.loads((ROOT / name).read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
