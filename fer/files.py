@@ -7,11 +7,36 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 _BLOCK = 1 << 20
+
+
+@contextmanager
+def atomic_paths(*targets: Path) -> Iterator[list[Path]]:
+    """Yield a temporary path beside each target; on success they replace the targets.
+
+    Nothing is replaced before everything is written and on the disk: an error (a full disk, an
+    exception, ctrl-C) leaves every target as it was, and no temporary file.
+    """
+    with ExitStack() as cleaning:
+        temporaries = []
+        for target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            os.close(descriptor)
+            temporary = Path(name)
+            cleaning.callback(temporary.unlink, missing_ok=True)
+            temporaries.append(temporary)
+        yield temporaries
+        for temporary in temporaries:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+        for temporary, target in zip(temporaries, targets, strict=True):
+            temporary.replace(target)
 
 
 @contextmanager
@@ -21,18 +46,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, never a part. On an error (a full disk, an
     exception, ctrl-C) the temporary file goes and `target` stays as it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
+    with atomic_paths(target) as (temporary,):
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_bytes(target: Path, data: bytes) -> None:
@@ -46,9 +61,18 @@ def write_text(target: Path, text: str) -> None:
     write_bytes(target, text.encode())
 
 
+def json_text(document: Any) -> str:
+    """`document` as indented JSON with sorted keys: equal content, equal text.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON cannot say.
+    """
+    return json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
 def write_json(target: Path, document: Any) -> None:
-    """Write `document` as indented JSON with sorted keys: equal content, equal bytes."""
-    write_text(target, json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    """Write `json_text(document)`, whole or not at all."""
+    write_text(target, json_text(document))
 
 
 def sha256_of(path: Path) -> str:

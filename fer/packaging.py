@@ -131,7 +131,7 @@ def _reference(predictions: Path) -> dict[str, Any]:
 
     table = pq.read_table(predictions)
     table = table.filter(np.asarray(table["split"].to_pylist()) == "test")
-    probabilities = np.stack([table[name].to_numpy() for name in EXPRESSIONS], axis=1)
+    probabilities = np.stack([table[f"p_{name}"].to_numpy() for name in EXPRESSIONS], axis=1)
     shares = np.bincount(probabilities.argmax(axis=1), minlength=len(EXPRESSIONS))
     confidence = np.quantile(probabilities.max(axis=1), _QUANTILES)
     return {

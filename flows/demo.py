@@ -129,8 +129,10 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(base)
     for name, value in changes.items():
         old = merged.get(name)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[name] = _merged(old, value) if both else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[name] = _merged(old, value)
+        else:
+            merged[name] = value
     return merged
 
 
@@ -217,24 +219,30 @@ def write_page(folder: Path, outcome: Mapping[str, Any], seconds: float) -> Path
 
 def _farewell(folder: Path, page: Path, outcome: Mapping[str, Any], seconds: float) -> None:
     test, release, batch = outcome["metrics"]["test"], outcome["release"], outcome["batch"]
-    where = os.path.relpath
+    aside = batch["quarantined"] + batch["quarantined_before"]
+    model = f"{release.name}@{release.alias}"
+    registry = os.path.relpath(folder / "registry")
     say(
         f"""
 Done in {seconds:.0f} s.
   data       drawn, validated by Great Expectations, cleaned, split
-  training   EfficientNetB2 in two phases; test accuracy {test["accuracy"]:.1%} on {test["n"]} drawn faces
+  training   EfficientNetB2 in two phases
+  test set   {test["accuracy"]:.1%} of {test["n"]} drawn faces are right
   registry   {release.name}:{release.number} is @{release.alias}
-  batch      {batch["pictures"]} pictures: {batch["faces"]} faces, {batch["quarantined"] + batch["quarantined_before"]} files set aside
+  batch      {batch["pictures"]} pictures, {batch["faces"]} faces, {aside} files set aside
 
 Look at
-  {where(page)}   (the summary; open it in a browser)
-  {where(folder / "results")}   (Parquet: one row per face)
-  {where(folder / "registry")}   (the model registry)
+  {os.path.relpath(page)}
+      the summary; open it in a browser
+  {os.path.relpath(folder / "results")}
+      Parquet, one row per face
+  {registry}
+      the model registry
 
 Next
   source .venv/bin/activate
-  fer predict photo.jpg --model {release.name}@{release.alias} --registry {where(folder / "registry")}
-  FER_DATA=fer2013.zip dvc repro        (the real thing; see README.md)
+  fer predict photo.jpg --model {model} --registry {registry}
+  FER_DATA=fer2013.zip dvc repro      # the real thing; see README.md
   make test"""
     )
 

@@ -64,6 +64,23 @@ class Evaluation:
         """What logits are to be divided by, fitted on validation."""
         return float(self.metrics["temperature"])
 
+    @property
+    def text(self) -> str:
+        """The headline figures in a few lines, for people."""
+        lines = []
+        for title, section, figure in (
+            ("accuracy, all test images", "test", "accuracy"),
+            ("accuracy, clean subset", "clean", "accuracy"),
+            ("macro-F1, all test images", "test", "macro_f1"),
+            ("calibration error, scaled", "test", "ece"),
+            ("agreement with FER+", "ferplus", "agreement"),
+        ):
+            found = self.metrics.get(section, {})
+            if figure in found:
+                low, high = found[f"{figure}_low"], found[f"{figure}_high"]
+                lines.append(f"{title:<27} {found[figure]:.4f}  ({low:.4f} to {high:.4f})")
+        return "\n".join(lines)
+
 
 def evaluate(
     *,

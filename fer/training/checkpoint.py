@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fer.errors import TrainingError
-from fer.files import write_json
+from fer.files import sha256_of, write_json
 
 Phase = Literal["head", "finetune"]
 
@@ -57,27 +58,43 @@ class Checkpoint:
     """The folder of one run's checkpoint.
 
     The weights of an epoch are written under its own name before `progress.json` points to
-    them, so a kill at any moment leaves the previous epoch whole.
+    them, so a kill at any moment leaves the previous epoch, and the best one, whole.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.best_weights = folder / "best.weights.h5"
+        self.best_weights = folder / "none-yet.weights.h5"
+        """Weights of the best epoch so far; known after `load` or `save`."""
 
     def load(self) -> tuple[RunState, Path | None]:
-        """How far the run is, and the weights and optimizer to go on from (None: the start)."""
+        """How far the run is, and the weights and optimizer to go on from (None: the start).
+
+        Raises:
+            TrainingError: the checkpoint is damaged or incomplete.
+        """
         progress = self.folder / "progress.json"
         try:
-            document = json.loads(progress.read_text())
-            history = [EpochRecord(**record) for record in document["history"]]
-            weights = self.folder / document["weights"]
+            document = json.loads(progress.read_text(encoding="utf-8"))
+            state = RunState(
+                [EpochRecord(**record) for record in document["history"]],
+                document["best_epoch"],
+                document["stopped_epoch"],
+            )
+            kept = {file: self.folder / name for file, name in document["files"].items()}
+            last, best = kept["last"], kept["best"]
+            intact = all(sha256_of(kept[file]) == document["sha256"][file] for file in kept)
         except FileNotFoundError:
-            return RunState(), None
-        except (ValueError, KeyError, TypeError):
+            if not progress.exists():
+                return RunState(), None
+            intact = False
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            intact = False
+        if not intact or not state.history:
             raise TrainingError(
-                f"{progress} is damaged. Delete {self.folder} to train from the start."
-            ) from None
-        return RunState(history, document["best_epoch"], document["stopped_epoch"]), weights
+                f"The checkpoint {self.folder} is damaged. Delete it to train from the start."
+            )
+        self.best_weights = best
+        return state, last
 
     def save(self, state: RunState, save_weights: Callable[[Path], None], *, best: bool) -> None:
         """Write the state after an epoch.
@@ -86,26 +103,31 @@ class Checkpoint:
             state: with the epoch's record as its last.
             save_weights: writes weights and optimizer to the path that it is given.
             best: whether this is the best epoch so far.
+
+        Raises:
+            TrainingError: it cannot be written; the previous epoch stays.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        weights = self.folder / f"epoch-{state.history[-1].epoch:03d}.weights.h5"
+        last = self.folder / f"epoch-{state.history[-1].epoch:03d}.weights.h5"
+        best_weights = last if best else self.best_weights
+        files = {"last": last, "best": best_weights}
         try:
-            save_weights(weights)
-            if best:
-                # The name must end in .weights.h5 for Keras, so no hidden temporary name here.
-                copy = self.folder / "next-best.weights.h5"
-                shutil.copyfile(weights, copy)
-                copy.replace(self.best_weights)
-            document = asdict(state) | {"weights": weights.name}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_weights(last)
+            _flush(last)
+            document = asdict(state) | {
+                "files": {file: path.name for file, path in files.items()},
+                "sha256": {file: sha256_of(path) for file, path in files.items()},
+            }
             write_json(self.folder / "progress.json", document)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # h5py raises either where a disk is full
             raise TrainingError(
                 f"The checkpoint cannot be written to {self.folder} ({error}). Free some space "
-                "(120 MB are enough) and run again: training goes on from the epoch before."
+                "(300 MB are enough) and run again: training goes on from the epoch before."
             ) from None
+        self.best_weights = best_weights
         for old in self.folder.glob("epoch-*.weights.h5"):
-            if old != weights:
-                old.unlink()
+            if old not in files.values():
+                old.unlink(missing_ok=True)
 
     def delete(self) -> None:
         """Remove the folder, once its content is exported."""
@@ -133,3 +155,9 @@ class Checkpoint:
                         ) from None
                     time.sleep(0.5)
             yield
+
+
+def _flush(path: Path) -> None:
+    """Bring a file to the disk before anything points to it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -10,13 +10,15 @@ from typing import Any
 
 from fer.errors import TrainingError
 from fer.params import Params
+from fer.training.guard import end_with_workflow
 
 
 def train(
     *, params: Params, faces: Path, out: Path, curves: Path, checkpoints: Path
 ) -> dict[str, Any]:
-    """Train; see `fer.training.train.train`."""
+    """Train; see `fer.training.train.train`. Ends with the `dvc repro` that started it."""
     _quiet()
+    end_with_workflow()
     from fer.training.train import train as run
 
     return run(faces=faces, params=params, out=out, curves=curves, checkpoints=checkpoints)
@@ -29,6 +31,7 @@ def export(trained: Path, out: Path) -> None:
         TrainingError: the export failed, or the exported model does not agree with Keras.
     """
     _quiet()
+    end_with_workflow()
     command = [sys.executable, "-m", "fer.training.export", str(trained), str(out)]
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)

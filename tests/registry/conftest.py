@@ -61,7 +61,7 @@ def moto() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["folder", "seaweedfs", "moto"])
+@pytest.fixture(params=["folder", pytest.param("seaweedfs", marks=pytest.mark.s3), "moto"])
 def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of an empty registry, FER_REGISTRY as well."""
     if request.param == "folder":

@@ -18,6 +18,7 @@ import pytest
 from fer.errors import StoreError
 from fer.registry import Registry
 
+pytestmark = pytest.mark.slow
 WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -51,7 +52,7 @@ def _run(*arguments: object) -> list[list[int]]:
     return results
 
 
-@pytest.fixture(params=["folder", "seaweedfs"])
+@pytest.fixture(params=["folder", pytest.param("seaweedfs", marks=pytest.mark.s3)])
 def shared_registry(request: pytest.FixtureRequest) -> Registry:
     name = "folder_registry" if request.param == "folder" else "s3_registry"
     found: Registry = request.getfixturevalue(name)

@@ -25,6 +25,8 @@ from fer.errors import (
 from fer.registry import Registry, pull
 from fer.registry import store as store_module
 
+pytestmark = pytest.mark.s3
+
 
 def _closed_port() -> int:
     with socket.socket() as probe:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fer.dataset.sources.layout import MAX_FILE_BYTES, image_of, is_image
+from fer.dataset.sources.layout import (
+    MAX_FILE_BYTES,
+    MAX_IMAGES,
+    image_of,
+    is_image,
+    no_images,
+    unreadable,
+)
 from fer.dataset.table import SourceImage
 from fer.errors import SourceError
 
@@ -18,22 +25,35 @@ def read_folder(root: Path, progress: Callable[[int, int], None]) -> Iterator[So
     Args:
         root: the folder.
         progress: called with (files done, files in all).
+
+    Raises:
+        SourceError: no images, more than any FER2013, or a link that leads out.
     """
     top = root.resolve()
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
-    paths = [path for path in paths if is_image(path.relative_to(root).as_posix())]
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    paths = [path for path in files if is_image(path.relative_to(root).as_posix())]
     if not paths:
-        raise SourceError(
-            f"{root} holds no images. It should hold train/<class>/ and test/<class>/ folders."
-        )
+        raise no_images(str(root), (path.name for path in files))
+    if len(paths) > MAX_IMAGES:
+        raise SourceError(f"{root} holds {len(paths):,} images; FER2013 has 35,887.")
     for done, path in enumerate(paths, 1):
         name = path.relative_to(root).as_posix()
         if not path.resolve().is_relative_to(top):
-            raise SourceError(f"{name} in {root} is a link that leads out of it. Remove it.")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            problem = f"too large: {path.stat().st_size} bytes"
-            image = image_of(name, b"")
-            yield SourceImage(name, image.split, image.label, None, problem=problem)
-        else:
-            yield image_of(name, path.read_bytes())
+            raise SourceError(
+                f"{name!r} in {root} is a link that leads out of it. Remove it, or put the file "
+                "in its place."
+            )
+        yield _read(path, name)
         progress(done, len(paths))
+
+
+def _read(path: Path, name: str) -> SourceImage:
+    try:
+        # One byte more than allowed tells a file that is too large, and no more is read of it.
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        return unreadable(name, f"unreadable: {error.strerror}")
+    if len(content) > MAX_FILE_BYTES:
+        return unreadable(name, f"too large: over {MAX_FILE_BYTES} bytes")
+    return image_of(name, content)

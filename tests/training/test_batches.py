@@ -1,0 +1,71 @@
+"""The order of training images: decided by seed and epoch alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer.errors import TrainingError
+from fer.training.batches import EpochBatches
+
+
+def numbered(count: int) -> np.ndarray:
+    """Images whose first two pixels hold their number."""
+    pixels = np.zeros((count, 48, 48), np.uint8)
+    pixels[:, 0, 0], pixels[:, 0, 1] = np.arange(count) % 256, np.arange(count) // 256
+    return pixels
+
+
+def order(count: int, batch_size: int, seed: int, epoch: int) -> list[int]:
+    labels = (np.arange(count) % 7).astype(np.int8)
+    batches = EpochBatches(numbered(count), labels, batch_size=batch_size, seed=seed, epoch=epoch)
+    found: list[int] = []
+    for pixels, given_labels in batches:
+        assert pixels.shape == (batch_size, 48, 48, 1)
+        assert pixels.dtype == np.uint8
+        assert given_labels.dtype == np.int32
+        numbers = pixels[:, 0, 0, 0].astype(int) + 256 * pixels[:, 0, 1, 0]
+        assert (given_labels == numbers % 7).all(), "labels stay with their images"
+        found += numbers.tolist()
+    assert len(found) == len(batches) * batch_size
+    return found
+
+
+@given(st.integers(1, 400), st.integers(1, 70), st.integers(0, 2**31 - 1), st.integers(0, 200))
+def test_every_image_at_most_once_and_only_a_short_batch_is_left_out(
+    count: int, batch_size: int, seed: int, epoch: int
+) -> None:
+    if count < batch_size:
+        with pytest.raises(TrainingError, match=r"Lower train\.batch_size"):
+            order(count, batch_size, seed, epoch)
+        return
+    found = order(count, batch_size, seed, epoch)
+    assert len(set(found)) == len(found)
+    assert count - len(found) == count % batch_size
+
+
+def test_seed_and_epoch_decide_the_order() -> None:
+    first = order(100, 10, seed=1, epoch=1)
+    assert order(100, 10, seed=1, epoch=1) == first
+    assert order(100, 10, seed=1, epoch=2) != first
+    assert order(100, 10, seed=2, epoch=1) != first
+    # Not the sum or another mixture of both: (1, 2) and (2, 1) are different epochs.
+    assert order(100, 10, seed=1, epoch=2) != order(100, 10, seed=2, epoch=1)
+
+
+def test_the_images_left_out_change_from_epoch_to_epoch() -> None:
+    missing = [set(range(19)) - set(order(19, 10, seed=0, epoch=epoch)) for epoch in range(4)]
+    assert len({frozenset(one) for one in missing}) > 1
+
+
+def test_iterating_twice_gives_the_same_epoch() -> None:
+    batches = EpochBatches(numbered(20), np.zeros(20, np.int8), batch_size=4, seed=3, epoch=1)
+    first = [pixels.tobytes() for pixels, _ in batches]
+    assert [pixels.tobytes() for pixels, _ in batches] == first
+
+
+def test_no_images() -> None:
+    with pytest.raises(TrainingError, match="0 training images"):
+        EpochBatches(numbered(0), np.zeros(0, np.int8), batch_size=1, seed=0, epoch=0)
