@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,9 @@ from hypothesis import strategies as st
 from fer.errors import TrainingError
 from fer.params import parse_params
 from fer.training.checkpoint import Checkpoint, EpochRecord, RunState, run_key
+
+Script = Callable[..., "subprocess.CompletedProcess[str]"]
+_ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
 def record(epoch: int, val_loss: float = 1.0) -> EpochRecord:
@@ -92,7 +96,7 @@ def test_where_early_stopping_struck_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("best", [True, False])
 @pytest.mark.parametrize("moment", ["before the weights", "in the weights", "before progress.json"])
 def test_a_kill_while_saving_leaves_the_epoch_before(
-    tmp_path: Path, moment: str, best: bool
+    tmp_path: Path, python: Script, moment: str, best: bool
 ) -> None:
     """SIGKILL in a real process, at each step of writing epoch 3."""
     saved(tmp_path / "run", epochs=2, best=2)
@@ -124,7 +128,7 @@ if {moment!r} == "before progress.json":
     module.write_json = kill
 checkpoint.save(state, write, best={best})
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = python(script)
     assert done.returncode == -9, done.stderr
     checkpoint = Checkpoint(tmp_path / "run")
     loaded, weights = checkpoint.load()
@@ -198,7 +202,7 @@ def test_damaged_weights_are_found_before_they_are_used(
 
 
 def test_a_full_disk_while_saving_is_one_message_and_keeps_the_epoch_before(
-    tmp_path: Path,
+    tmp_path: Path, python: Script
 ) -> None:
     """A limit on the size of files stands for the full disk; h5py writes, as Keras does."""
     saved(tmp_path / "run", epochs=1, best=1)
@@ -223,7 +227,7 @@ try:
 except TrainingError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = python(script)
     assert "cannot be written" in done.stdout, done.stderr
     assert "Free some space" in done.stdout
     loaded, weights = Checkpoint(tmp_path / "run").load()
@@ -245,7 +249,10 @@ with Checkpoint(Path(sys.argv[1])).locked():
 def test_the_lock_keeps_a_second_process_out_until_the_first_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "one"
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _HOLD, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=_ENVIRONMENT,
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
@@ -265,7 +272,10 @@ def test_the_lock_keeps_a_second_process_out_until_the_first_is_killed(tmp_path:
 def test_the_second_process_goes_on_when_the_first_is_done(tmp_path: Path) -> None:
     script = _HOLD.replace("time.sleep(120)", "time.sleep(1)")
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=_ENVIRONMENT,
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
@@ -294,11 +304,11 @@ def test_the_key_names_all_that_defines_a_run(checkout: Path) -> None:
     assert len({key(), *others}) == len(others) + 1
 
 
-def test_the_key_is_the_same_in_another_process() -> None:
+def test_the_key_is_the_same_in_another_process(python: Script) -> None:
     script = (
         "from fer.training.checkpoint import run_key; print(run_key('a', {'x': 1, 'y': [2.5]}))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = python(script)
     assert done.stdout.strip() == run_key("a", {"y": [2.5], "x": 1})
 
 

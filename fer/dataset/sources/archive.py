@@ -7,7 +7,6 @@ import gzip
 import lzma
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, Final, cast
@@ -20,7 +19,7 @@ from fer.dataset.sources.layout import (
     no_images,
 )
 from fer.dataset.table import SourceImage
-from fer.errors import SourceError
+from fer.errors import FerError, SourceError
 
 MAX_BYTES: Final = 4 << 30
 """All members together, unpacked: FER2013 is 70 MB."""
@@ -56,17 +55,9 @@ def read_archive(path: Path, progress: _Progress) -> Iterator[SourceImage]:
                     f"{path} is neither a zip nor a tar archive, or its end is missing. "
                     "Fetch it again, and compare its size and sha256 with the publisher's."
                 )
-    except (
-        # What the standard library's readers raise on damaged bytes.
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        lzma.LZMAError,
-        zlib.error,
-        EOFError,
-        OSError,
-        ValueError,
-        NotImplementedError,
-    ) as error:
+    except FerError:
+        raise
+    except Exception as error:  # the standard library's readers raise nearly anything
         text = " ".join(str(error).split()) or type(error).__name__
         raise SourceError(f"{path} is damaged or cannot be read ({text}). Fetch it again.") from None
 
@@ -80,7 +71,7 @@ def _zip(file: IO[bytes], path: Path, progress: _Progress) -> Iterator[SourceIma
             # Some old tools for Windows write its separator.
             name = member.filename.replace("\\", "/")
             totals.add(name, member.file_size)
-            if not member.is_dir() and is_image(name):
+            if not name.endswith("/") and is_image(name):
                 images.append((name, member))
         if not images:
             raise no_images(str(path), (member.filename for member in members))
@@ -101,17 +92,19 @@ def _zip(file: IO[bytes], path: Path, progress: _Progress) -> Iterator[SourceIma
 
 
 def _tar(plain: IO[bytes], path: Path, progress: _Progress) -> Iterator[SourceImage]:
-    others = []
+    tables = []
     done = 0
-    with tarfile.open(fileobj=cast(IO[bytes], _Bounded(plain, path)), mode="r:") as archive:
+    bounded = _Bounded(plain, path)
+    with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as archive:
         totals = _Totals(path)
         for member in archive:
             name = member.name.removeprefix("./")
             totals.add(name, member.size)
-            # The list of members is for those who come back to them.
+            # Members are kept for those who come back to them, which takes memory.
             archive.members.clear()
+            if name.lower().endswith(".csv"):
+                tables.append(name)
             if not member.isfile() or not is_image(name):
-                others.append(name)
                 continue
             one = archive.extractfile(member)
             content = one.read(MAX_FILE_BYTES + 1) if one is not None else b""
@@ -120,13 +113,18 @@ def _tar(plain: IO[bytes], path: Path, progress: _Progress) -> Iterator[SourceIm
             done += 1
             yield image_of(name, content)
             progress(done, 0)
-        # A tar ends with two blocks of zeros. One cut between two members lacks them, and
-        # Python's reader takes that for the end.
-        plain.seek(archive.offset)
-        if plain.read(512).count(0) != 512:
-            raise EOFError("its end is missing")
+    # A tar ends with blocks of zeros. Python's reader takes the end of the file, or a damaged
+    # header, for its end as well.
+    if bounded.last != bytes(512):
+        raise EOFError("its end is missing or damaged")
+    # The checksum of a compressed tar comes last.
+    rest = 0
+    while block := plain.read(1 << 20):
+        rest += len(block)
+        if rest > MAX_BYTES:
+            raise SourceError(f"{path} goes on for gigabytes after its end: not FER2013.")
     if not done:
-        raise no_images(str(path), others)
+        raise no_images(str(path), tables)
 
 
 def _tar_stream(file: IO[bytes]) -> IO[bytes] | None:
@@ -181,11 +179,15 @@ class _Totals:
 
 
 class _Bounded:
-    """A file that refuses huge reads: a header may ask for any number of bytes at once."""
+    """A file that refuses huge reads: a header may ask for any number of bytes at once.
+
+    `last` is what was read last.
+    """
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self._file = file
         self._path = path
+        self.last = b""
 
     def read(self, size: int | None = -1) -> bytes:
         wanted = _MAX_READ + 1 if size is None or size < 0 else min(size, _MAX_READ + 1)
@@ -194,6 +196,7 @@ class _Bounded:
             raise SourceError(
                 f"{self._path} holds a header of over {_MAX_READ >> 20} MB: not FER2013."
             )
+        self.last = data
         return data
 
     def __getattr__(self, name: str) -> Any:

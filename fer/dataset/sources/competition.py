@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
-from fer.dataset.sources.layout import split_of
+from fer.dataset.sources.layout import MAX_IMAGES, split_of
 from fer.dataset.table import SIDE, SourceImage
 from fer.errors import SourceError
 from fer.expressions import EXPRESSIONS
 
-_COLUMNS = ("emotion", "pixels", "Usage")
+_COLUMNS: Final = ("emotion", "pixels", "Usage")
+_LABELS: Final = {str(index): label for index, label in enumerate(EXPRESSIONS)}
+_LONGEST: Final = 40
+"""Characters of an unknown label or usage that are kept; the gate shows them."""
 
 
 def read_competition(path: Path, progress: Callable[[int, int], None]) -> Iterator[SourceImage]:
@@ -27,12 +32,12 @@ def read_competition(path: Path, progress: Callable[[int, int], None]) -> Iterat
         progress: called with (bytes done, bytes in all).
 
     Raises:
-        SourceError: no such table, or not in UTF-8.
+        SourceError: no such table, not in UTF-8, or longer than any FER2013.
     """
-    size = path.stat().st_size
     # Rows hold about 9 kB of pixels; the module's default limit is 131 kB, which is plenty.
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
+            size = os.fstat(file.fileno()).st_size
             reader = csv.reader(file, skipinitialspace=True)
             header = [name.strip() for name in next(reader, [])]
             if missing := [name for name in _COLUMNS if name not in header]:
@@ -42,25 +47,27 @@ def read_competition(path: Path, progress: Callable[[int, int], None]) -> Iterat
                 )
             emotion, pixels, usage = (header.index(name) for name in _COLUMNS)
             done = 0
-            for number, row in enumerate(reader):
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    yield SourceImage(
-                        f"unknown/{number:05d}", "unknown", "unknown", None, problem="short row"
-                    )
-                    continue
-                yield _image(number, row[emotion].strip(), row[pixels], row[usage].strip())
+            rows = (row for row in reader if row)  # an empty line is no row
+            for number, row in enumerate(rows):
+                if number >= MAX_IMAGES:
+                    raise SourceError(f"{path} has over {MAX_IMAGES:,} rows; FER2013 has 35,887.")
+                if len(row) == len(header):
+                    yield _image(number, row[emotion].strip(), row[pixels], row[usage].strip())
+                else:
+                    problem = f"{len(row)} fields, not {len(header)}"
+                    name = f"unknown/{number:05d}"
+                    yield SourceImage(name, "unknown", "unknown", None, problem=problem)
                 done += sum(map(len, row)) + len(row)
                 progress(min(done, size), size)
     except (UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{path} is no CSV table ({error}). Fetch it again.") from None
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read ({error.strerror or error}).") from None
 
 
 def _image(number: int, emotion: str, pixels: str, usage: str) -> SourceImage:
-    known = emotion.isdecimal() and int(emotion) < len(EXPRESSIONS)
-    label = EXPRESSIONS[int(emotion)] if known else f"emotion {emotion}"
-    name, split = f"{usage}/{number:05d}", split_of(usage)
+    label = _LABELS.get(emotion, f"emotion {emotion[:_LONGEST]}")
+    name, split = f"{usage[:_LONGEST]}/{number:05d}", split_of(usage[:_LONGEST])
     try:
         levels = np.array(pixels.split(), dtype=np.int64)
     except (ValueError, OverflowError):

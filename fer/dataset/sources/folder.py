@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,22 +30,38 @@ def read_folder(root: Path, progress: Callable[[int, int], None]) -> Iterator[So
     Raises:
         SourceError: no images, more than any FER2013, or a link that leads out.
     """
-    top = root.resolve()
-    files = sorted(path for path in root.rglob("*") if path.is_file())
+    files = sorted(_files(root))
     paths = [path for path in files if is_image(path.relative_to(root).as_posix())]
     if not paths:
         raise no_images(str(root), (path.name for path in files))
     if len(paths) > MAX_IMAGES:
         raise SourceError(f"{root} holds {len(paths):,} images; FER2013 has 35,887.")
     for done, path in enumerate(paths, 1):
-        name = path.relative_to(root).as_posix()
-        if not path.resolve().is_relative_to(top):
-            raise SourceError(
-                f"{name!r} in {root} is a link that leads out of it. Remove it, or put the file "
-                "in its place."
-            )
-        yield _read(path, name)
+        _check_link(path, root)
+        yield _read(path, path.relative_to(root).as_posix())
         progress(done, len(paths))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        # A folder left out in silence would be missing images.
+        raise SourceError(
+            f"{error.filename} cannot be read ({error.strerror}). Check its permissions."
+        )
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        for name in folders:
+            _check_link(Path(folder, name), root)
+        yield from (path for name in names if (path := Path(folder, name)).is_file())
+
+
+def _check_link(path: Path, root: Path) -> None:
+    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        name = path.relative_to(root).as_posix()
+        raise SourceError(
+            f"{name!r} in {root} is a link that leads out of it. Remove it, or put what it names "
+            "in its place."
+        )
 
 
 def _read(path: Path, name: str) -> SourceImage:

@@ -1,124 +1,253 @@
-"""Files at https:// and s3:// addresses: resumed after a break, checked by sha256, cached."""
+"""Files at https:// and s3:// addresses: resumed after a break, checked by sha256, cached.
+
+<cache>/downloads/<sha256>/<name>        the file, complete and verified; lands by one rename
+<cache>/downloads/<sha256>/.<name>.part  a download under way, or to be resumed
+<cache>/downloads/<sha256>/.lock         held by the process that downloads it
+"""
 
 from __future__ import annotations
 
-import os
+import http.client
+import re
+import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Final, NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from fer.errors import SourceError
-from fer.files import sha256_of
+from fer.errors import NotFoundError, SourceError, StoreError, UnavailableError, UnreachableError
+from fer.files import locked, sha256_of
 from fer.settings import settings
 
+MAX_BYTES: Final = 4 << 30
+"""More is not read from any address: FER2013 takes 60 MB as images and 300 MB as a table."""
 _BLOCK: Final = 1 << 20
-_ATTEMPTS: Final = 5
+_TRIES: Final = 5
+"""Tries in a row that bring not one byte more before it is given up."""
+_PAUSE = 0.25
+"""Seconds before the second try; twice as long before each further one."""
 _TIMEOUT: Final = 60
+_LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
+_TRANSIENT: Final = {408, 425, 429}
+
+
+class _Broken(Exception):
+    """The transport failed; another try goes on from where it did."""
+
+
+class _Block(NamedTuple):
+    """Bytes, where in the file they belong, and the size of the file (0: not known)."""
+
+    position: int
+    total: int
+    data: bytes
 
 
 def download(url: str, sha256: str | None, progress: Callable[[int, int], None]) -> Path:
     """The local path of a remote file, fetched if it is not cached yet.
 
+    Any number of processes may ask for one file: one of them downloads it.
+
     Args:
-        url: https:// or s3:// address.
+        url: https:// or s3:// address; http:// to this machine alone.
         sha256: hex digest the file must have; required, because a cached file is found by it.
-        progress: called with (bytes done, bytes in all).
+        progress: called with (bytes done, bytes in all or 0 where not known).
 
     Raises:
-        SourceError: no digest given, not reachable, or not the file that was named.
+        SourceError: no digest given, no such file, or not the file that was named.
+        UnreachableError: the network failed time and again; a repeat resumes.
+        OSError: the cache cannot be written.
     """
+    place = _place(url)
     if sha256 is None:
-        raise SourceError(f"data.sha256 is required for {url}: it says which file is meant.")
-    name = PurePosixPath(urlsplit(url).path).name or "download"
-    target = settings().cache / "downloads" / sha256 / name
-    if target.exists():
-        if sha256_of(target) == sha256:
-            return target
-        target.unlink()
+        raise SourceError(f"data.sha256 is required for {_shown(place)}: it says which file is meant.")
+    name = re.sub(r"[^\w.-]", "_", unquote(PurePosixPath(place.path).name)).lstrip(".")[-100:]
+    target = settings().cache / "downloads" / sha256 / (name or "download")
+    if _is(target, sha256):
+        return target
     if settings().offline:
-        raise SourceError(f"{url} is not in the cache and FER_OFFLINE is set.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            (_from_s3 if url.startswith("s3://") else _from_web)(url, part, progress)
-            break
-        except (OSError, urllib.error.URLError) as error:
-            if isinstance(error, urllib.error.HTTPError) and error.code < 500:
-                raise SourceError(f"{url} answers {error.code} {error.reason}.") from None
-            if attempt == _ATTEMPTS:
-                raise SourceError(
-                    f"{url} broke off {_ATTEMPTS} times ({error}). Run again to resume."
-                ) from None
-            time.sleep(min(2**attempt, 10) / 2)
-    if (found := sha256_of(part)) != sha256:
-        part.unlink()
         raise SourceError(
-            f"{url} has sha256 {found}, not {sha256}. If the new file is meant, "
-            "put its sha256 into data.sha256; else the publisher or the path is wrong."
+            f"{_shown(place)} is not in the cache and FER_OFFLINE is set. Unset it, or set "
+            "FER_DATA to a local copy."
         )
-    os.replace(part, target)
+    part = target.with_name(f".{target.name}.part")
+    with locked(target.with_name(".lock")):
+        # Another process may have fetched it while this one waited.
+        if not _is(target, sha256):
+            _fetch(place, part, sha256, progress)
+            part.replace(target)
     return target
 
 
-def _from_web(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "fer-workflow"} | ({"Range": f"bytes={have}-"} if have else {})
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - scheme checked by caller
+def _fetch(
+    place: SplitResult, part: Path, sha256: str, progress: Callable[[int, int], None]
+) -> None:
+    """Fill `part` with the file that has this digest."""
+    if part.exists():
+        _fill(place, part, progress)
+        if _is(part, sha256):
+            return
+        # What was resumed does not fit what is there now; once more from the start.
+        part.unlink()
+    _fill(place, part, progress)
+    if not _is(part, sha256):
+        found = sha256_of(part)
+        part.unlink()
+        raise SourceError(
+            f"{_shown(place)} has sha256 {found}, not {sha256}. If the new file is meant, put "
+            "its sha256 into data.sha256; else the publisher or the path is wrong."
+        )
+
+
+def _fill(place: SplitResult, part: Path, progress: Callable[[int, int], None]) -> None:
+    """Append to `part` until the file ends; a broken transfer is taken up again."""
+    read = _from_s3 if place.scheme == "s3" else _from_web
+    most = part.stat().st_size if part.exists() else 0
+    failures = 0
+    while True:
+        try:
+            with part.open("r+b" if part.exists() else "w+b") as file:
+                for block in read(place, file.seek(0, 2)):
+                    if block.position != file.tell():  # a server that ignores ranges starts anew
+                        file.seek(block.position)
+                        file.truncate()
+                    done = file.tell() + len(block.data)
+                    if max(done, block.total) > MAX_BYTES:
+                        raise SourceError(
+                            f"{_shown(place)} has over {MAX_BYTES >> 30} GiB: not FER2013."
+                        )
+                    file.write(block.data)
+                    progress(done, max(block.total, done))
+            return
+        except _Broken as error:
+            have = part.stat().st_size
+            failures = failures + 1 if have <= most else 0
+            most = max(most, have)
+            if failures >= _TRIES:
+                raise UnreachableError(
+                    f"{_shown(place)} cannot be had: {error}, {_TRIES} times in a row. Check the "
+                    "address and the network, then run again: what has come is kept."
+                ) from None
+            time.sleep(_PAUSE * 2**failures)
+
+
+def _from_web(place: SplitResult, start: int) -> Iterator[_Block]:
+    """The bytes from `start` on, or all of them where the server ignores that."""
+    headers = {"User-Agent": "fer-workflow"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
+        request = urllib.request.Request(place.geturl(), headers=headers)  # noqa: S310 - see _place
         answer = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to send: the part is whole, or not this file
+        error.close()
+        if error.code == 416 and start:  # nothing is left to send: it is whole, or another file
             return
-        raise
+        if error.code < 500 and error.code not in _TRANSIENT:
+            raise SourceError(
+                f"{_shown(place)} answers {error.code} {error.reason}. Check data.source, and "
+                "that the file may be read without a login."
+            ) from None
+        raise _Broken(f"it answers {error.code} {error.reason}") from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            raise SourceError(
+                f"{_shown(place)} has no certificate that this machine trusts "
+                f"({error.reason.verify_message}). Name its authority's file in SSL_CERT_FILE."
+            ) from None
+        raise _Broken(str(error.reason)) from None
+    except (http.client.InvalidURL, ValueError) as error:
+        raise SourceError(f"{_shown(place)} is no valid address ({error}).") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _Broken(str(error) or type(error).__name__) from None
     with answer:
-        if have and answer.status != 206:
-            have = 0  # the server ignores ranges
-        total = have + int(answer.headers.get("Content-Length") or 0)
-        with part.open("ab" if have else "wb") as file:
-            while block := answer.read(_BLOCK):
-                file.write(block)
-                have += len(block)
-                progress(have, max(total, have))
-    if have < total:
-        raise ConnectionError(f"got {have} of {total} bytes")
+        position = 0
+        if answer.status == 206:
+            stated = re.match(r"bytes (\d{1,18})-", answer.headers.get("Content-Range", ""))
+            position = int(stated[1]) if stated else start
+            if position > start:
+                raise _Broken("it answers with another range than was asked for")
+        length = answer.headers.get("Content-Length") or ""
+        total = position + int(length) if re.fullmatch(r"\d{1,18}", length) else 0
+        while True:
+            try:
+                data = answer.read1(_BLOCK)
+            except (OSError, http.client.HTTPException) as error:
+                raise _Broken(str(error) or type(error).__name__) from None
+            if not data:
+                break
+            yield _Block(position, total, data)
+            position += len(data)
+    if position < total:
+        raise _Broken(f"it breaks off after {position:,} of {total:,} bytes")
 
 
-def _from_s3(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
+def _from_s3(place: SplitResult, start: int) -> Iterator[_Block]:
+    """The bytes of an object from `start` on."""
+    from fer.registry.s3_errors import code_of
+    from fer.registry.s3_store import S3Store
 
-    place = urlsplit(url)
-    config = Config(
-        signature_version="s3v4",
-        s3={"addressing_style": settings().s3_addressing},
-        response_checksum_validation="when_required",
-        retries={"mode": "standard", "max_attempts": 3},
-        connect_timeout=3,
-        read_timeout=_TIMEOUT,
-    )
-    have = part.stat().st_size if part.exists() else 0
+    class Objects(S3Store):
+        """A bucket whose keys are other people's: any name will do."""
+
+        def _key(self, key: str) -> str:
+            return key
+
+    url, key = place.geturl(), place.path.lstrip("/")
+    store = Objects.from_url(f"s3://{place.netloc}")
+    blocks = store.read(key, start)
+    position = start
     try:
-        client = boto3.client("s3", endpoint_url=settings().s3_endpoint, config=config)
-        where = {"Bucket": place.netloc, "Key": place.path.lstrip("/")}
-        total = client.head_object(**where)["ContentLength"]
-        if have >= total:
-            return
-        body = client.get_object(**where, Range=f"bytes={have}-")["Body"]
-        with part.open("ab") as file:
-            for block in body.iter_chunks(_BLOCK):
-                file.write(block)
-                have += len(block)
-                progress(have, total)
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
+        # Reading first: its errors name causes, those of HEAD have no text.
+        data = next(blocks, b"")
+        stat = store.head(key)
+    except UnavailableError as error:  # boto3 has tried several times already
+        raise UnreachableError(f"{url} cannot be had: {error}") from None
+    except NotFoundError:
+        raise SourceError(f"{url} does not exist. Check data.source.") from None
+    except StoreError as error:
+        if error.__cause__ is not None and code_of(_exception(error.__cause__))[0] == "NoSuchBucket":
+            raise SourceError(
+                f"There is no bucket {place.netloc!r} at {store.endpoint or 'AWS S3'}. Check "
+                "data.source and FER_S3_ENDPOINT."
+            ) from None
+        raise SourceError(f"{url} cannot be had: {error}") from None
+    total = stat.size if stat is not None else 0
+    while data:
+        yield _Block(position, total, data)
+        position += len(data)
+        try:
+            data = next(blocks, b"")
+        except UnavailableError as error:
+            raise _Broken(str(error)) from None
+        except StoreError as error:
+            raise SourceError(f"{url} cannot be had: {error}") from None
+    if position < total:
+        raise _Broken(f"it breaks off after {position:,} of {total:,} bytes")
+
+
+def _place(url: str) -> SplitResult:
+    """The parts of an address that may be fetched."""
+    try:
+        place = urlsplit(url)
+        host = place.hostname
+    except ValueError as error:
+        raise SourceError(f"data.source {url!r} is no valid address ({error}).") from None
+    if place.scheme not in {"https", "s3"} and not (place.scheme == "http" and host in _LOOPBACK):
         raise SourceError(
-            f"{url}: the store answers {code}. Check the address, FER_S3_ENDPOINT and AWS_*."
-        ) from None
-    except BotoCoreError as error:
-        raise ConnectionError(str(error)) from None
+            f"data.source {url!r}: only https:// and s3:// can be fetched. Name one of these, or "
+            "a local file."
+        )
+    if not host or not place.path.strip("/"):
+        raise SourceError(f"data.source {url!r} names no file.")
+    return place
+
+
+def _shown(place: SplitResult) -> str:
+    """The address without a login and without its query, which may hold a signature."""
+    return place._replace(netloc=place.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of(path) == sha256

@@ -1,0 +1,72 @@
+"""Records the run that lies in the working tree as the reference run of the documentation.
+
+    dvc repro && python docs/record.py && python docs/generate.py
+
+Writes docs/reference-run.json, and copies its plots to docs/images. No FER2013 image is among them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PLOTS = {
+    "models/trained/curves.png": "curves.png",
+    "reports/evaluation/confusion.png": "confusion.png",
+    "reports/evaluation/reliability.png": "reliability.png",
+}
+
+
+def main() -> None:
+    """Write the record."""
+    time = _json("reports/training_time.json")
+    training = _json("models/trained/training.json")
+    weights = training["initial_weights"]
+    started = (ROOT / "reports/training_time.json").stat().st_mtime
+    record = {
+        "date": datetime.fromtimestamp(started, UTC).date().isoformat(),
+        "machine": machine(),
+        "seed": training["seed"],
+        "epochs": training["epochs"],
+        "best_epoch": training["best_epoch"],
+        "training_minutes": round(time["seconds_in_epochs"] / 60),
+        "peak_memory_gb": round(time["peak_memory_mb"] / 1024, 1),
+        "training_images": training["training_images"],
+        "initial_weights": weights["kind"]
+        + (f" {weights['name']}, sha256 {weights['sha256'][:12]}" if "name" in weights else ""),
+        "keras": training["keras"],
+        "backend": training["backend"],
+    }
+    text = json.dumps(record, indent=2) + "\n"
+    (ROOT / "docs/reference-run.json").write_text(text, encoding="utf-8")
+    (ROOT / "docs/images").mkdir(exist_ok=True)
+    for source, name in PLOTS.items():
+        shutil.copyfile(ROOT / source, ROOT / "docs/images" / name)
+    print(text, end="")
+
+
+def machine() -> str:
+    """Processor, cores and memory, in words."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores of an {model}, {memory:.0f} GB"
+
+
+def _json(name: str) -> Any:
+    return json.loads((ROOT / name).read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Commands and scripts in processes of their own, a tiny prepared table, and one real training."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fer.dataset.prepare import prepare
+from fer.dataset.synthetic import synthetic_dataset
+from fer.dataset.table import FaceTable, write_source
+from fer.files import write_text
+from fer.params import Params, parse_params
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+Script = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This checkout first, nothing of the developer's settings."""
+    return {**os.environ, "PYTHONPATH": str(CHECKOUT), **more}
+
+
+def start_training(folder: Path, *options: str, **more: str) -> subprocess.Popen[str]:
+    """`fer train` with the table and params.yaml of a `Workplace`, in `folder`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "fer", "train", *options],
+        cwd=folder,
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def tiny_params(**train: Any) -> dict[str, Any]:
+    """params.yaml of a run that takes seconds per epoch; `train` overrides its section."""
+    document: dict[str, Any] = yaml.safe_load((CHECKOUT / "params.yaml").read_text())
+    document["train"].update(input_size=32, weights="none", batch_size=16, **train)
+    return document
+
+
+@dataclass
+class Workplace:
+    """A folder with what `fer train` reads: params.yaml and data/prepared/faces.parquet."""
+
+    folder: Path
+    params: Params
+
+    @property
+    def faces(self) -> Path:
+        return self.folder / "data" / "prepared" / "faces.parquet"
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared table of 70 drawn faces: 55 to train on, 7 for validation, 7 for the test."""
+    folder = tmp_path_factory.mktemp("prepared")
+    write_source(folder / "images.parquet", synthetic_dataset(10, 0.0, seed=1))
+    params = parse_params(tiny_params())
+    prepare(folder / "images.parquet", params.prepare, 1, folder, folder / "cleaning.json")
+    return folder / "faces.parquet"
+
+
+@pytest.fixture(scope="session")
+def table(prepared: Path) -> FaceTable:
+    return FaceTable.read(prepared)
+
+
+@pytest.fixture(scope="session")
+def workplace(prepared: Path) -> Callable[..., Workplace]:
+    """Makes one: `workplace(folder, **section_train)`."""
+
+    def make(folder: Path, **train: Any) -> Workplace:
+        document = tiny_params(**train)
+        place = Workplace(folder, parse_params(document))
+        place.faces.parent.mkdir(parents=True)
+        place.faces.write_bytes(prepared.read_bytes())
+        write_text(folder / "params.yaml", yaml.safe_dump(document))
+        return place
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def python() -> Script:
+    """Runs a script of its own process, which must end within `timeout` seconds."""
+
+    def run(
+        script: str, *arguments: str, timeout: float = 600, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            env=environment(**more),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
