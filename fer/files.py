@@ -30,11 +30,12 @@ def atomic_paths(*targets: Path) -> Iterator[list[Path]]:
             temporary = Path(name)
             cleaning.callback(temporary.unlink, missing_ok=True)
             temporaries.append(temporary)
-        yield temporaries
-        for temporary in temporaries:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.chmod(0o644)
+        with naming(targets[0].parent):
+            yield temporaries
+            for temporary in temporaries:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                temporary.chmod(0o644)
         for temporary, target in zip(temporaries, targets, strict=True):
             temporary.replace(target)
 
@@ -48,6 +49,34 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     with atomic_paths(target) as (temporary,):
         yield temporary
+
+
+@contextmanager
+def naming(place: Path) -> Iterator[None]:
+    """Let a failing write say where: Python names a file that cannot be opened, not a full one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(place)
+        raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, made if absent; wait while another process holds it.
+
+    The lock goes with its process, however that ends; the file stays.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(target: Path, data: bytes) -> None:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from fer.errors import ParamsError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -19,7 +30,17 @@ Range = tuple[float, float]
 class Section(BaseModel):
     """A part of params.yaml: every key is required and no other is allowed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic takes true for 1, and YAML takes `on` and `yes` for true.
+        if isinstance(value, bool):
+            field = cls.model_fields[str(info.field_name)]
+            if field.annotation in (int, float):
+                raise ValueError("a number is wanted")
+        return value
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> Self:
@@ -39,8 +60,8 @@ class SyntheticParams(Section):
 class DataParams(Section):
     """Stage fetch: where the images come from."""
 
-    source: str
-    handle: str
+    source: str = Field(min_length=1)
+    handle: str = Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/[0-9]+)?$")
     sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
     synthetic: SyntheticParams
 
@@ -48,7 +69,7 @@ class DataParams(Section):
 class ValidateParams(Section):
     """Stage validate: bounds of the data gate."""
 
-    min_rows: dict[Literal["train", "validation", "test"], int]
+    min_rows: dict[Literal["train", "validation", "test"], Annotated[int, Field(ge=0)]]
     class_share: Range
     max_blanks: int = Field(ge=0)
     max_duplicate_share: Share
@@ -187,35 +208,63 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
             out of range. The message names the key, and the nearest valid one.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - safe
     except FileNotFoundError:
         raise ParamsError(
             f"{path} does not exist. Run from the project's folder, or name one with --params."
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ParamsError(f"{path} cannot be read as YAML: {error}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        # Dates and numbers that cannot be are ValueErrors.
+        text = " ".join(str(error).split())
+        raise ParamsError(f"{path} cannot be read as YAML: {text}") from None
     if not isinstance(document, dict):
         raise ParamsError(f"{path} holds no mapping; start from the project's own params.yaml.")
     return parse_params(document, str(path))
 
 
-def parse_params(document: dict[str, Any], origin: str = "params") -> Params:
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key may stand once: of two values, one would be dropped in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands there twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def parse_params(document: dict[Any, Any], origin: str = "params") -> Params:
     """Check an already parsed document; see `load_params`."""
     try:
         return Params.model_validate(document)
     except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False)
         # Unknown keys first: a misspelt key is also reported as a missing one.
-        ranked = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        first = ranked[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        if first["type"] == "extra_forbidden":
-            text = f"unknown key '{where}'{_suggestion(tuple(map(str, first['loc'])))}"
-        elif first["type"] == "missing":
-            text = f"'{where}' is missing"
-        else:
-            text = f"'{where}': {first['msg']} (it is {first['input']!r})"
+        unknown = [one for one in problems if one["type"] == "extra_forbidden"]
+        missing = [one for one in problems if one["type"] == "missing"]
+        others = [one for one in problems if one not in unknown and one not in missing]
+        ranked = [*unknown, *others, *missing[len(unknown) :]]
         more = f" ({len(ranked) - 1} more)" if len(ranked) > 1 else ""
-        raise ParamsError(f"{origin}: {text}{more}.") from None
+        text = f"{origin}: {_sentence(ranked[0])}{more}"
+        raise ParamsError(text if text.endswith("?") else f"{text}.") from None
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    """What is wrong with one key, in words."""
+    location = tuple(str(part) for part in problem["loc"] if part != "[key]")
+    where = ".".join(location) or "the file"
+    if problem["type"] == "extra_forbidden" or problem["loc"][-1:] == ("[key]",):
+        return f"unknown key '{where}'{_suggestion(location)}"
+    if problem["type"] == "missing":
+        return f"'{where}' is missing"
+    text = problem["msg"].removeprefix("Value error, ")
+    given = repr(problem["input"])
+    # A check of a whole section names the value itself.
+    if isinstance(problem["input"], dict) and problem["type"] == "value_error":
+        return f"'{where}': {text}"
+    return f"'{where}': {text} (it is {given if len(given) <= 80 else given[:77] + '...'})"
 
 
 def _suggestion(location: tuple[str, ...]) -> str:
@@ -224,11 +273,19 @@ def _suggestion(location: tuple[str, ...]) -> str:
     for part in location[:-1]:
         for name, field in section.model_fields.items():
             annotation = field.annotation
-            if (field.alias or name) == part and isinstance(annotation, type):
-                if issubclass(annotation, BaseModel):
-                    section = annotation
-                break
+            if (field.alias or name) != part:
+                continue
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                section = annotation
+            elif get_origin(annotation) is dict:
+                names = [str(key) for key in get_args(get_args(annotation)[0])]
+                return _nearest(location, names)
+            break
     names = [field.alias or name for name, field in section.model_fields.items()]
+    return _nearest(location, names)
+
+
+def _nearest(location: tuple[str, ...], names: list[str]) -> str:
     nearest = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.4)
     if nearest:
         return "; did you mean '" + ".".join([*location[:-1], nearest[0]]) + "'?"

@@ -6,12 +6,26 @@ region and profile are boto3's own `AWS_*` variables.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fer.errors import SettingsError
+
+# `~` is the shell's, and no shell reads a service's environment file.
+_Path = Annotated[
+    Path, AfterValidator(lambda path: path.expanduser() if "~" in path.parts else path)
+]
+
+
+def _cache() -> Path:
+    try:
+        return Path.home() / ".cache" / "fer"
+    except RuntimeError:  # a container's user may have no home
+        return Path(tempfile.gettempdir()) / "fer-cache"
 
 
 class Settings(BaseSettings):
@@ -19,11 +33,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FER_", extra="ignore", env_ignore_empty=True)
 
-    data: Path | None = Field(default=None, description="Local FER2013 archive, folder or CSV.")
-    ferplus: Path | None = Field(
+    data: _Path | None = Field(default=None, description="Local FER2013 archive, folder or CSV.")
+    ferplus: _Path | None = Field(
         default=None, description="FER+ votes: fer2013new.csv, or joined by name."
     )
-    weights: Path | None = Field(
+    weights: _Path | None = Field(
         default=None, description="Initial EfficientNetB2 weights (.weights.h5)."
     )
     registry: str | None = Field(
@@ -38,7 +52,7 @@ class Settings(BaseSettings):
         description="Downloads and pulled models are kept here.",
     )
     offline: bool = Field(default=False, description="Use only what is cached; touch no network.")
-    yunet: Path | None = Field(
+    yunet: _Path | None = Field(
         default=None, description="YuNet's ONNX file, for faces.detector opencv-yunet."
     )
     batch_input: str | None = Field(

@@ -31,13 +31,24 @@ def main() -> None:
         print(f"fer: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except OSError as error:
-        import errno
-
-        if error.errno != errno.ENOSPC:
+        if (text := _of_the_disk(error)) is None:
             raise
-        print(  # noqa: T201
-            f"fer: the disk is full ({error.filename or 'writing a file'}). Free some space and "
-            "run again: nothing half-written was left.",
-            file=sys.stderr,
-        )
+        print(f"fer: {text}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
+
+
+def _of_the_disk(error: OSError) -> str | None:
+    """What to say of a file that cannot be written or read; None where it is something else."""
+    import errno
+
+    place = error.filename or "a file"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return (
+            f"the disk is full, or a limit on file sizes is reached ({place}). Free some space "
+            "and run again: nothing half-written was left."
+        )
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return f"{place}: {error.strerror}. Choose another folder, or change its permissions."
+    if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}:
+        return f"{place}: {error.strerror}. Choose another path."
+    return None

@@ -27,13 +27,16 @@ def fetch(
 
     Example: FER_DATA=~/fer2013.zip fer data fetch
     """
+    from rich.markup import escape
+
     from fer.dataset.fetch import fetch as run
     from fer.params import load_params
 
     loaded = load_params(params)
     facts = run(loaded.data, loaded.seed, out)
     splits = ", ".join(f"{name} {count}" for name, count in sorted(facts["splits"].items()))
-    emit(facts, as_json, lambda: f"{facts['images']} images ({splits}) in {out}")
+    # The source names its splits, and rich would take brackets for markup.
+    emit(facts, as_json, lambda: escape(f"{facts['images']} images ({splits}) in {out}"))
 
 
 @app.command()
@@ -47,6 +50,8 @@ def validate(
 
     Example: fer data validate --json
     """
+    from rich.markup import escape
+
     from fer.dataset.gate import run_gate
     from fer.params import load_params
 
@@ -54,7 +59,7 @@ def validate(
     emit(
         report.document,
         as_json,
-        lambda: f"The data passed. Data Docs: {out / 'data_docs' / 'index.html'}",
+        lambda: escape(f"The data passed. Data Docs: {out / 'data_docs' / 'index.html'}"),
     )
 
 

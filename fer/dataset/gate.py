@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,11 @@ from fer.dataset.table import read_source
 from fer.errors import ValidationError
 from fer.files import write_json
 from fer.params import ValidateParams
+from fer.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow
 
 _EXAMPLES = 3
 _SITE = "gate"
@@ -146,12 +148,24 @@ def run_gate(images: Path, params: ValidateParams, out: Path) -> GateReport:
         ValidationError: a critical expectation was breached. The report and the Data Docs are
             written all the same.
     """
-    table = read_source(images)
+    with Progress("Judging the source table") as progress:
+        report = _judge(read_source(images), params, out, progress)
+    if not report.passed:
+        raise ValidationError(report.message())
+    return report
+
+
+def _judge(
+    table: pyarrow.Table, params: ValidateParams, out: Path, progress: Progress
+) -> GateReport:
+    """Measure, judge, and write what came of it."""
     columns = column_frame(table)
     schema = column_rules(columns["definition"].tolist())
     frames: dict[str, pd.DataFrame] = {"columns": columns}
     judged: Sequence[Rule] = schema
     measured = None
+    # Measuring, one step for each suite (up to 4), and the Data Docs.
+    progress.update(0, 6)
     if not schema[0].offenders(_nothing()):
         measured = Frames.of(table, {str(split): n for split, n in params.min_rows.items()})
         frames |= {
@@ -164,7 +178,7 @@ def run_gate(images: Path, params: ValidateParams, out: Path) -> GateReport:
     with tempfile.TemporaryDirectory(prefix=".data_docs.", dir=out) as scratch:
         site = Path(scratch) / "site"
         with _quiet():
-            outcome = _checkpoint(frames, judged, site)
+            outcome = _checkpoint(frames, judged, site, lambda done: progress.update(done, 6))
         report = GateReport(
             tuple(_result(rule, outcome[rule.key], measured or _nothing()) for rule in judged),
             measured.summary() if measured else {},
@@ -175,13 +189,15 @@ def run_gate(images: Path, params: ValidateParams, out: Path) -> GateReport:
         write_index(site, report)
         _replace_folder(site, out / "data_docs", Path(scratch) / "old")
     write_json(report.file, report.document())
-    if not report.passed:
-        raise ValidationError(report.message())
+    progress.update(6, 6)
     return report
 
 
 def _checkpoint(
-    frames: Mapping[str, pd.DataFrame], judged: Sequence[Rule], site: Path
+    frames: Mapping[str, pd.DataFrame],
+    judged: Sequence[Rule],
+    site: Path,
+    advance: Callable[[int], None],
 ) -> dict[str, Any]:
     """Run each frame's suite in a checkpoint, render Data Docs; results by the rules' keys."""
     import great_expectations as gx
@@ -224,7 +240,8 @@ def _checkpoint(
         definition = gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
         definitions.append(context.validation_definitions.add(definition))
     # One checkpoint a frame: batch parameters, here the frame, are a checkpoint's, not a suite's.
-    for name, definition in zip(frames, definitions, strict=True):
+    for done, (name, definition) in enumerate(zip(frames, definitions, strict=True), 1):
+        advance(done)
         index = {"images": ["name"], "splits": ["split"], "classes": ["cell"]}.get(name, [])
         checkpoint = context.checkpoints.add(
             gx.Checkpoint(
@@ -245,6 +262,7 @@ def _checkpoint(
             for one in suite_result.results:
                 config: Any = one.expectation_config
                 outcome[config.meta["key"]] = one
+    advance(5)
     context.build_data_docs(site_names=[_SITE])
     return outcome
 

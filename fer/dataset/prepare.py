@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fer.dataset.frames import COLUMNS
 from fer.dataset.table import SIDE, SPLITS, FaceTable, read_source
 from fer.dataset.twins import near_twins
 from fer.errors import TableError
 from fer.expressions import EXPRESSIONS
-from fer.files import write_json
+from fer.files import atomic_paths, write_json
 from fer.params import PrepareParams
 from fer.progress import Progress
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_JUDGED: Final = ("name", "split", "label", "width", "height", "mode", "pixels")
 
 
 def prepare(images: Path, params: PrepareParams, seed: int, out: Path, report: Path) -> FaceTable:
     """Write `faces.parquet` and `manifest.json` to `out`, and what cleaning did to `report`.
+
+    All three are written together or not at all.
 
     Args:
         images: the source table, already through the gate.
@@ -30,28 +38,24 @@ def prepare(images: Path, params: PrepareParams, seed: int, out: Path, report: P
     Raises:
         TableError: the source table is absent or not what the gate lets through.
     """
-    source = read_source(images)
+    source = _checked(read_source(images), images)
     names = np.asarray(source["name"].to_pylist(), dtype=np.str_)
-    labels = source["label"].to_pylist()
-    contents = source["pixels"].to_pylist()
-    unfit = [
-        name
-        for name, label, content in zip(names, labels, contents, strict=True)
-        if content is None or len(content) != SIDE * SIDE or label not in EXPRESSIONS
-    ]
-    if unfit:
-        raise TableError(
-            f"{len(unfit)} images are unreadable, not 48x48 or of no known class, such as "
-            f"{', '.join(unfit[:3])}. The data gate (fer data validate) stops on these; run it."
-        )
-    pixels = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, SIDE, SIDE)
-    expression = np.asarray([EXPRESSIONS.index(label) for label in labels], dtype=np.int8)
+    pixels = np.frombuffer(b"".join(source["pixels"].to_pylist()), np.uint8)
+    pixels = pixels.reshape(-1, SIDE, SIDE)
+    expression = np.asarray(
+        [EXPRESSIONS.index(label) for label in source["label"].to_pylist()], dtype=np.int8
+    )
     sha256 = np.asarray(source["sha256"].to_pylist(), dtype=np.str_)
     split = np.asarray(source["split"].to_pylist(), dtype=np.str_)
     rule = "as the source names them"
     if not (split == "validation").any():
         rule = f"validation: a stratified {params.validation_share:.1%} of train, seed {seed}"
         split = carve_validation(split, expression, sha256, params.validation_share, seed)
+        if not (split == "validation").any():
+            raise TableError(
+                f"{images} has too few training images to make {params.validation_share:.1%} of "
+                "them the validation split. Raise prepare.validation_share, or add images."
+            )
     cleaning = clean(pixels, split, sha256, params)
 
     train = split == "train"
@@ -98,10 +102,41 @@ def prepare(images: Path, params: PrepareParams, seed: int, out: Path, report: P
         },
     }
     table = FaceTable(names, pixels, expression, split, sha256, cleaning, near, manifest)
-    table.write(out / "faces.parquet")
-    write_json(out / "manifest.json", manifest)
-    write_json(report, cleaning_report(table))
+    targets = (out / "faces.parquet", out / "manifest.json", report)
+    with atomic_paths(*targets) as (faces_file, manifest_file, report_file):
+        table.write(faces_file)
+        write_json(manifest_file, manifest)
+        write_json(report_file, cleaning_report(table))
     return table
+
+
+def _checked(source: pyarrow.Table, path: Path) -> pyarrow.Table:
+    """The source table, if it is what the data gate lets through."""
+    found = {f"{field.name}: {field.type}" for field in source.schema}
+    if missing := [one for one in COLUMNS if one not in found]:
+        raise TableError(f"{path} lacks the column {missing[0]}. Run fer data fetch again.")
+    rows = zip(*(source[name].to_pylist() for name in _JUDGED), strict=True)
+    unfit = [
+        str(name)
+        for name, split, label, width, height, mode, pixels in rows
+        if None in (name, pixels)
+        or (width, height, len(pixels), mode) != (SIDE, SIDE, SIDE * SIDE, "L")
+        or label not in EXPRESSIONS
+        or split not in SPLITS
+    ]
+    if unfit:
+        raise TableError(
+            f"{len(unfit)} images are unreadable, not {SIDE}x{SIDE} px grey, or of no known class "
+            f"or split, such as {', '.join(unfit[:3])}. The data gate (fer data validate) stops "
+            "on these; run it."
+        )
+    for split in ("train", "test"):
+        if split not in source["split"].unique().to_pylist():
+            raise TableError(
+                f"{path} has no {split} images. The data gate (fer data validate) stops on that; "
+                "run it, and fix the source."
+            )
+    return source
 
 
 def carve_validation(
@@ -112,7 +147,7 @@ def carve_validation(
     seed: int,
 ) -> NDArray[np.str_]:
     """Move a stratified share of train to validation, exact copies staying together."""
-    result = split.astype("<U10")
+    result = split.astype("<U10")  # long enough for "validation"
     train = np.flatnonzero(split == "train")
     _, group = np.unique(sha256[train], return_inverse=True)
     # A group's class is that of its first image; conflicting copies are few.

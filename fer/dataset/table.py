@@ -55,6 +55,7 @@ SPLITS: Final = ("train", "validation", "test")
 
 _SOURCE_SCHEMA: Final = "fer-source/1"
 _FACES_SCHEMA: Final = "fer-faces/1"
+_REMAKE: Final = "Delete it and run dvc repro."
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def write_source(path: Path, images: Iterable[SourceImage]) -> int:
             "height": pa.array(
                 [None if row.pixels is None else row.pixels.shape[0] for row in rows], pa.int32()
             ),
-            "mode": pa.array([row.mode if row.pixels is not None else None for row in rows]),
+            "mode": pa.array(
+                [None if row.pixels is None else row.mode for row in rows], pa.string()
+            ),
             "pixels": pa.array(contents, pa.binary()),
             "sha256": pa.array(
                 [None if one is None else hashlib.sha256(one).hexdigest() for one in contents],
@@ -107,6 +110,8 @@ def write_source(path: Path, images: Iterable[SourceImage]) -> int:
 
 def read_source(path: Path) -> pyarrow.Table:
     """Read a source table.
+
+    Its columns are the data gate's to judge.
 
     Raises:
         TableError: absent, damaged, or of another schema.
@@ -179,8 +184,14 @@ class FaceTable:
             TableError: absent, damaged, or of another schema.
         """
         table = _read(path, _FACES_SCHEMA)
+        if table.schema.remove_metadata() != _faces_columns() or any(
+            column.null_count for column in table.columns
+        ):
+            raise TableError(f"{path} lacks columns or values of {_FACES_SCHEMA}. {_REMAKE}")
         column = {name: table[name].combine_chunks() for name in table.column_names}
         pixels = np.frombuffer(b"".join(column["pixels"].to_pylist()), np.uint8)
+        if not np.isin(column["expression"].to_numpy(), range(len(EXPRESSIONS))).all():
+            raise TableError(f"{path} holds an expression that is none. {_REMAKE}")
         return cls(
             name=_strings(column["name"].to_pylist()),
             pixels=pixels.reshape(-1, SIDE, SIDE),
@@ -189,8 +200,24 @@ class FaceTable:
             sha256=_strings(column["sha256"].to_pylist()),
             cleaning=_strings(column["cleaning"].to_pylist()),
             near_twin=column["near_twin"].to_numpy(zero_copy_only=False),
-            manifest=json.loads(table.schema.metadata[b"fer.manifest"]),
+            manifest=_json(path, table, b"fer.manifest"),
         )
+
+
+def _faces_columns() -> pyarrow.Schema:
+    import pyarrow as pa
+
+    return pa.schema(
+        {
+            "name": pa.string(),
+            "pixels": pa.binary(SIDE * SIDE),
+            "expression": pa.int8(),
+            "split": pa.string(),
+            "sha256": pa.string(),
+            "cleaning": pa.string(),
+            "near_twin": pa.bool_(),
+        }
+    )
 
 
 def _strings(values: Sequence[str]) -> NDArray[np.str_]:
@@ -220,13 +247,20 @@ def _read(path: Path, schema: str) -> pyarrow.Table:
             f"{path} does not exist. Run the stage that makes it: dvc repro."
         ) from None
     except (OSError, pa.ArrowException) as error:
-        raise TableError(
-            f"{path} is no readable table ({error}). Delete it and run dvc repro."
-        ) from None
-    found = (table.schema.metadata or {}).get(b"fer.schema", b"none").decode()
+        text = " ".join(str(error).split())
+        raise TableError(f"{path} is no readable table ({text}). {_REMAKE}") from None
+    found = (table.schema.metadata or {}).get(b"fer.schema", b"none").decode(errors="replace")
     if found != schema:
         raise TableError(f"{path} has schema {found}; this version reads {schema}. Run dvc repro.")
-    classes = json.loads(table.schema.metadata[b"fer.classes"])
+    classes = _json(path, table, b"fer.classes")
     if classes != list(EXPRESSIONS):
         raise TableError(f"{path} was made for the classes {classes}, not {list(EXPRESSIONS)}.")
     return table
+
+
+def _json(path: Path, table: pyarrow.Table, key: bytes) -> Any:
+    """What the table's metadata holds under `key`."""
+    try:
+        return json.loads(table.schema.metadata[key])
+    except (KeyError, ValueError):
+        raise TableError(f"{path} does not say its {key.decode()}. {_REMAKE}") from None

@@ -92,9 +92,9 @@ def _candidates(
             if len(some) > _NEAREST:
                 some = some[np.argpartition(-alike[row, some], _NEAREST - 1)[:_NEAREST]]
             alike_to[row].append(some)
-    for row, parts in enumerate(alike_to):
+    for query, parts in enumerate(alike_to):
         if parts:
-            yield row, np.unique(np.concatenate(parts))
+            yield query, np.unique(np.concatenate(parts))
 
 
 @dataclass(frozen=True)

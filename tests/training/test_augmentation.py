@@ -196,11 +196,11 @@ def test_contrast_keeps_the_mean(faces: NDArray[np.uint8]) -> None:
 
 
 def test_erasing_covers_one_rectangle_with_one_grey_level() -> None:
-    # Fractions, so that no level that is drawn can be among them.
+    # Black and white alone: no level that is drawn can be among them.
     rng = np.random.default_rng(0)
-    before = rng.uniform(0, 255, (64, _SIDE, _SIDE, 1)).astype(np.float32)
+    before = 255 * rng.integers(0, 2, (64, _SIDE, _SIDE, 1)).astype(np.float32)
     after = augment(before, erase=1, erase_area=(0.1, 0.1))
-    erased = (after != before)[..., 0]
+    erased = (np.abs(after - before) > 1e-2)[..., 0]
     whole = 0
     for image, changed in zip(after[..., 0], erased, strict=True):
         rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
@@ -208,22 +208,22 @@ def test_erasing_covers_one_rectangle_with_one_grey_level() -> None:
         assert changed[inside].all(), "a rectangle"
         assert np.ptp(rows) + 1 == len(rows)
         assert np.ptp(columns) + 1 == len(columns)
-        assert len(np.unique(image[inside])) == 1, "of one grey level"
+        assert np.ptp(image[inside]) == 0, "of one grey level"
         touches = {rows[0], columns[0]} & {0} or {rows[-1], columns[-1]} & {_SIDE - 1}
         if not touches:
             whole += 1
             assert len(rows) * len(columns) == pytest.approx(0.1 * _SIDE**2, rel=0.2)
             assert 0.45 < len(rows) / len(columns) < 2.2
     assert whole > 5
-    assert (
-        len(np.unique([image[changed][0] for image, changed in zip(after, erased, strict=True)]))
-        > 50
-    )
+    levels = {
+        float(image[changed][0]) for image, changed in zip(after[..., 0], erased, strict=True)
+    }
+    assert len(levels) > 50
 
 
 @pytest.mark.parametrize("share", [0, 0.25, 1])
 def test_the_share_of_erased_images(faces: NDArray[np.uint8], share: float) -> None:
-    many = np.repeat(faces, 60, axis=0) + np.float32(0.5)
+    many = np.repeat(faces, 60, axis=0) * np.float32(0.9) + np.float32(0.5)
     found = augment(many, erase=share, erase_area=(0.1, 0.2))
     erased = (np.abs(found - many).max(axis=(1, 2, 3)) > 1e-3).mean()
     assert erased == pytest.approx(share, abs=0.0 if share in (0, 1) else 0.085)
@@ -231,14 +231,14 @@ def test_the_share_of_erased_images(faces: NDArray[np.uint8], share: float) -> N
 
 def test_it_works_inside_a_compiled_graph_with_any_batch(faces: NDArray[np.uint8]) -> None:
     """As in training: traced once, for a batch whose size is not known."""
-    import keras
+    import tensorflow as tf
 
     from fer.training.augmentation import FaceAugmentation
 
     layer = FaceAugmentation(AugmentParams(**{**_NOTHING, **_EXTREME}), 5)
-    inputs = keras.Input((_SIDE, _SIDE, 1))
-    model = keras.Model(inputs, layer(inputs, training=True))
-    assert model.predict(faces[:3], verbose=0).shape == (3, _SIDE, _SIDE, 1)
-    first, second = (model.predict(faces, verbose=0) for _ in range(2))
+    signature = [tf.TensorSpec((None, _SIDE, _SIDE, 1), tf.uint8)]
+    graph = tf.function(lambda images: layer(images, training=True), signature)
+    assert graph(faces[:3]).shape == (3, _SIDE, _SIDE, 1)
+    first, second = (graph(faces).numpy() for _ in range(2))
     assert first.shape == faces.shape
     assert (first != second).any(), "the graph does not freeze the random numbers"

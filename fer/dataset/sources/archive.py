@@ -59,7 +59,9 @@ def read_archive(path: Path, progress: _Progress) -> Iterator[SourceImage]:
         raise
     except Exception as error:  # the standard library's readers raise nearly anything
         text = " ".join(str(error).split()) or type(error).__name__
-        raise SourceError(f"{path} is damaged or cannot be read ({text}). Fetch it again.") from None
+        raise SourceError(
+            f"{path} is damaged or cannot be read ({text}). Fetch it again."
+        ) from None
 
 
 def _zip(file: IO[bytes], path: Path, progress: _Progress) -> Iterator[SourceImage]:
@@ -101,7 +103,7 @@ def _tar(plain: IO[bytes], path: Path, progress: _Progress) -> Iterator[SourceIm
             name = member.name.removeprefix("./")
             totals.add(name, member.size)
             # Members are kept for those who come back to them, which takes memory.
-            archive.members.clear()
+            cast(Any, archive).members.clear()
             if name.lower().endswith(".csv"):
                 tables.append(name)
             if not member.isfile() or not is_image(name):
@@ -161,9 +163,7 @@ class _Totals:
         self.members += 1
         self.size += size
         if self.members > MAX_IMAGES:
-            raise SourceError(
-                f"{self.path} holds over {MAX_IMAGES:,} members; FER2013 has 35,887."
-            )
+            raise SourceError(f"{self.path} holds over {MAX_IMAGES:,} members; FER2013 has 35,887.")
         if (
             PurePosixPath(name).is_absolute()
             or ".." in PurePosixPath(name).parts

@@ -34,7 +34,7 @@ _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 _TRANSIENT: Final = {408, 425, 429}
 
 
-class _Broken(Exception):
+class _BrokenError(Exception):
     """The transport failed; another try goes on from where it did."""
 
 
@@ -63,7 +63,9 @@ def download(url: str, sha256: str | None, progress: Callable[[int, int], None])
     """
     place = _place(url)
     if sha256 is None:
-        raise SourceError(f"data.sha256 is required for {_shown(place)}: it says which file is meant.")
+        raise SourceError(
+            f"data.sha256 is required for {_shown(place)}: it says which file is meant."
+        )
     name = re.sub(r"[^\w.-]", "_", unquote(PurePosixPath(place.path).name)).lstrip(".")[-100:]
     target = settings().cache / "downloads" / sha256 / (name or "download")
     if _is(target, sha256):
@@ -122,7 +124,7 @@ def _fill(place: SplitResult, part: Path, progress: Callable[[int, int], None]) 
                     file.write(block.data)
                     progress(done, max(block.total, done))
             return
-        except _Broken as error:
+        except _BrokenError as error:
             have = part.stat().st_size
             failures = failures + 1 if have <= most else 0
             most = max(most, have)
@@ -149,38 +151,38 @@ def _from_web(place: SplitResult, start: int) -> Iterator[_Block]:
                 f"{_shown(place)} answers {error.code} {error.reason}. Check data.source, and "
                 "that the file may be read without a login."
             ) from None
-        raise _Broken(f"it answers {error.code} {error.reason}") from None
+        raise _BrokenError(f"it answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise SourceError(
                 f"{_shown(place)} has no certificate that this machine trusts "
                 f"({error.reason.verify_message}). Name its authority's file in SSL_CERT_FILE."
             ) from None
-        raise _Broken(str(error.reason)) from None
+        raise _BrokenError(str(error.reason)) from None
     except (http.client.InvalidURL, ValueError) as error:
         raise SourceError(f"{_shown(place)} is no valid address ({error}).") from None
     except (OSError, http.client.HTTPException) as error:
-        raise _Broken(str(error) or type(error).__name__) from None
+        raise _BrokenError(str(error) or type(error).__name__) from None
     with answer:
         position = 0
         if answer.status == 206:
             stated = re.match(r"bytes (\d{1,18})-", answer.headers.get("Content-Range", ""))
             position = int(stated[1]) if stated else start
             if position > start:
-                raise _Broken("it answers with another range than was asked for")
+                raise _BrokenError("it answers with another range than was asked for")
         length = answer.headers.get("Content-Length") or ""
         total = position + int(length) if re.fullmatch(r"\d{1,18}", length) else 0
         while True:
             try:
                 data = answer.read1(_BLOCK)
             except (OSError, http.client.HTTPException) as error:
-                raise _Broken(str(error) or type(error).__name__) from None
+                raise _BrokenError(str(error) or type(error).__name__) from None
             if not data:
                 break
             yield _Block(position, total, data)
             position += len(data)
     if position < total:
-        raise _Broken(f"it breaks off after {position:,} of {total:,} bytes")
+        raise _BrokenError(f"it breaks off after {position:,} of {total:,} bytes")
 
 
 def _from_s3(place: SplitResult, start: int) -> Iterator[_Block]:
@@ -207,7 +209,8 @@ def _from_s3(place: SplitResult, start: int) -> Iterator[_Block]:
     except NotFoundError:
         raise SourceError(f"{url} does not exist. Check data.source.") from None
     except StoreError as error:
-        if error.__cause__ is not None and code_of(_exception(error.__cause__))[0] == "NoSuchBucket":
+        cause = error.__cause__
+        if isinstance(cause, Exception) and code_of(cause)[0] == "NoSuchBucket":
             raise SourceError(
                 f"There is no bucket {place.netloc!r} at {store.endpoint or 'AWS S3'}. Check "
                 "data.source and FER_S3_ENDPOINT."
@@ -220,11 +223,11 @@ def _from_s3(place: SplitResult, start: int) -> Iterator[_Block]:
         try:
             data = next(blocks, b"")
         except UnavailableError as error:
-            raise _Broken(str(error)) from None
+            raise _BrokenError(str(error)) from None
         except StoreError as error:
             raise SourceError(f"{url} cannot be had: {error}") from None
     if position < total:
-        raise _Broken(f"it breaks off after {position:,} of {total:,} bytes")
+        raise _BrokenError(f"it breaks off after {position:,} of {total:,} bytes")
 
 
 def _place(url: str) -> SplitResult:
