@@ -47,9 +47,8 @@ class Settings(BaseSettings):
         default=None, description="Endpoint URL of an S3-compatible server."
     )
     s3_addressing: str = Field(default="auto", description="auto, path or virtual.")
-    cache: Path = Field(
-        default=Path.home() / ".cache" / "fer",
-        description="Downloads and pulled models are kept here.",
+    cache: _Path = Field(
+        default_factory=_cache, description="Downloads and pulled models are kept here."
     )
     offline: bool = Field(default=False, description="Use only what is cached; touch no network.")
     yunet: _Path | None = Field(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -33,10 +34,10 @@ DEMO_PARAMS: Final[dict[str, Any]] = {
     "train": {
         "input_size": 48,
         "weights": "none",
-        "batch_size": 32,
+        "batch_size": 16,
         "label_smoothing": 0.05,
-        "finetune": {"epochs": 9, "learning_rate": 2.0e-3, "warmup_epochs": 1.0},
-        "early_stopping": {"patience": 9},
+        "finetune": {"epochs": 10, "learning_rate": 1.0e-3, "warmup_epochs": 1.0},
+        "early_stopping": {"patience": 10},
     },
     "package": {
         "name": "demo",
@@ -51,6 +52,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("build/demo"), help="made if absent")
     arguments = parser.parse_args()
+    # Exit as after ctrl-C: Prefect then ends the server that it started for this run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         run(arguments.folder.resolve())
     except FerError as error:

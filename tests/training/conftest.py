@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -107,3 +108,76 @@ def python() -> Script:
         )
 
     return run
+
+
+@dataclass
+class Training:
+    """A finished `fer train`: its folder, what it said, and how it ran."""
+
+    place: Workplace
+    document: dict[str, Any]
+    log: str
+
+    @property
+    def trained(self) -> Path:
+        return self.place.folder / "models" / "trained"
+
+
+# The second epoch and the third cannot be 100 better than the first: the rule strikes after the
+# third of four, and the weights of the first are kept.
+STOPPING: dict[str, Any] = {
+    "head": {"epochs": 1, "learning_rate": 0.03},
+    "finetune": {
+        "epochs": 3,
+        "learning_rate": 0.01,
+        "warmup_epochs": 0.5,
+        "weight_decay": 0.02,
+    },
+    "early_stopping": {"patience": 2, "min_delta": 100.0},
+}
+
+
+def finish(process: subprocess.Popen[str], place: Workplace) -> Training:
+    """Wait for `fer train --json`."""
+    out, log = process.communicate(timeout=3600)
+    assert process.returncode == 0, log
+    return Training(place, json.loads(out), log)
+
+
+@pytest.fixture(scope="session")
+def training(
+    tmp_path_factory: pytest.TempPathFactory, workplace: Callable[..., Workplace]
+) -> Training:
+    """A real EfficientNetB2, trained without a break until early stopping struck."""
+    place = workplace(tmp_path_factory.mktemp("training") / "whole", **STOPPING)
+    return finish(start_training(place.folder, "--json"), place)
+
+
+@pytest.fixture(scope="session")
+def exported(training: Training) -> Path:
+    """model.onnx of that training, written by `fer export`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fer", "export"],
+        cwd=training.place.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=3600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return training.place.folder / "models" / "exported" / "model.onnx"
+
+
+class Runner:
+    """What tests of whole runs share, beyond fixtures."""
+
+    stopping = STOPPING
+    params = staticmethod(tiny_params)
+    start = staticmethod(start_training)
+    finish = staticmethod(finish)
+
+
+@pytest.fixture(scope="session")
+def runner() -> type[Runner]:
+    return Runner

@@ -1,0 +1,161 @@
+"""Several devices: each takes its share of a batch, and the step is the same as on one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fer.training.devices import Devices, data_parallel
+
+pytestmark = pytest.mark.slow
+
+# A small network stands for EfficientNetB2, whose graph takes a minute to build; everything
+# around it (augmentation with its random state, optimizer with its schedule, batches from an
+# iterator, checkpoints) is the real thing.
+_RUN = """
+import json, sys
+
+import numpy as np
+import tensorflow as tf
+
+count, faces, params_file, folder = int(sys.argv[1]), *map(Path, sys.argv[2:])
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+
+import keras
+import fer.training.train as module
+from fer.dataset.table import FaceTable
+from fer.params import load_params
+from fer.training.checkpoint import Checkpoint
+from fer.training.devices import configure, data_parallel
+
+def small():
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(8, 3, strides=4, activation="relu")(x)
+    return keras.Model(inputs, x, name="backbone")
+
+module.build_backbone = small
+params = load_params(params_file)
+table = FaceTable.read(faces)
+devices = configure(seed=params.seed, precision="float32", deterministic=True)
+# Each device sees the same eight faces, as its batch norm takes its own share's statistics.
+pixels = np.concatenate([table.part("train").pixels[:8]] * 2)[..., None]
+labels = np.concatenate([table.part("train").expression[:8]] * 2).astype("int32")
+
+def batches():
+    for _ in range(6):
+        yield pixels, labels
+
+def fresh():
+    keras.utils.set_random_seed(params.seed)
+    return module.Trainer(table, params.train, seed=params.seed, devices=devices)
+
+with data_parallel(devices) as strategy:
+    trainer = fresh()
+    replicas = strategy.num_replicas_in_sync if strategy else 1
+    steps = []
+    for phase in ("head", "finetune"):
+        trainer.compile(phase)
+        for _ in range(2):
+            logs = trainer.model.fit(
+                batches(), steps_per_epoch=3, verbose=0, shuffle=False
+            ).history
+            steps.append(logs["loss"][0])
+    # A whole run on a fresh trainer, with its checkpoints.
+    trainer = fresh()
+    state = trainer.run(Checkpoint(folder / "whole"), lambda state: None)
+    # And one that is cut off after its first finetune epoch and goes on.
+    class Cut(Exception): pass
+    def cut(state):
+        if len(state.history) == 2:
+            raise Cut
+    trainer = fresh()
+    try:
+        trainer.run(Checkpoint(folder / "cut"), cut)
+    except Cut:
+        pass
+    trainer = fresh()
+    resumed = trainer.run(Checkpoint(folder / "cut"), lambda state: None)
+print(json.dumps({
+    "kind": devices.kind, "count": devices.count, "replicas": replicas, "losses": steps,
+    "history": [[one.loss, one.val_loss] for one in state.history],
+    "resumed": [[one.loss, one.val_loss] for one in resumed.history],
+}))
+"""
+
+# Nothing random: the same step on one device and on two.
+_PLAIN: dict[str, Any] = {
+    "dropout": 0.0,
+    "augment": {
+        "flip": False,
+        "shift": 0,
+        "scale": 0,
+        "rotation": 0,
+        "brightness": 0,
+        "contrast": 0,
+        "erase": 0,
+        "erase_area": [0.02, 0.2],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tmp_path_factory: pytest.TempPathFactory,
+    workplace: Callable[..., Any],
+    python: Callable[..., subprocess.CompletedProcess[str]],
+) -> dict[int, dict[str, Any]]:
+    """What one device and two devices gave."""
+    found = {}
+    for count in (1, 2):
+        folder = tmp_path_factory.mktemp("devices")
+        place = workplace(
+            folder / "place",
+            **_PLAIN,
+            head={"epochs": 1, "learning_rate": 0.01},
+            finetune={
+                "epochs": 2,
+                "learning_rate": 0.01,
+                "warmup_epochs": 0.5,
+                "weight_decay": 0.02,
+            },
+        )
+        parameters = str(place.folder / "params.yaml")
+        done = python(_RUN, str(count), str(place.faces), parameters, str(folder))
+        assert done.returncode == 0, done.stderr
+        found[count] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def test_two_devices_are_found_and_used(runs: dict[int, dict[str, Any]]) -> None:
+    assert [runs[count]["count"] for count in (1, 2)] == [1, 2]
+    assert [runs[count]["replicas"] for count in (1, 2)] == [1, 2]
+
+
+def test_a_step_on_two_devices_is_the_step_on_one(runs: dict[int, dict[str, Any]]) -> None:
+    one, two = runs[1]["losses"], runs[2]["losses"]
+    assert len(set(one)) == len(one), "the losses move"
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+def test_a_whole_run_on_two_devices_learns_and_resumes(runs: dict[int, dict[str, Any]]) -> None:
+    for count in (1, 2):
+        run = runs[count]
+        assert len(run["history"]) == 3
+        assert run["resumed"] == run["history"], f"the same after a break, on {count}"
+
+
+def test_one_device_needs_no_strategy() -> None:
+    with data_parallel(Devices("tensorflow", "CPU", 1)) as strategy:
+        assert strategy is None
+
+
+def test_the_description_names_what_it_ran_on() -> None:
+    text = Devices("tensorflow", "GPU", 2).description
+    assert text.startswith("2 x GPU (")
+    assert text.endswith("Keras on tensorflow")

@@ -1,0 +1,192 @@
+"""The exported model says what Keras says, for crops of any size, and holds its temperature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fer.dataset.table import FaceTable
+from fer.errors import TrainingError
+from fer.inference.classifier import Classifier
+from fer.training import start
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+@pytest.fixture(scope="module")
+def classifier(exported: Path) -> Classifier:
+    return Classifier(exported)
+
+
+@pytest.fixture(scope="module")
+def network(training: Any) -> Any:
+    """The trained network in Keras, in this process."""
+    from fer.training.network import NetworkConfig, build_network
+
+    model = build_network(NetworkConfig.read(training.trained / "network.json"))
+    model.load_weights(training.trained / "network.weights.h5")
+    return model
+
+
+def test_it_agrees_with_keras_on_faces(
+    classifier: Classifier, network: Any, table: FaceTable
+) -> None:
+    crops = table.pixels[::10]
+    expected = np.asarray(network(crops[..., None].astype(np.float32), training=False))
+    assert np.ptp(expected, axis=0).max() > 1e-3, "the network tells the faces apart"
+    assert np.abs(classifier.logits(crops) - expected).max() < 1e-3
+    assert np.abs(classifier.probabilities(crops) - softmax(expected)).max() < 1e-4
+
+
+def test_probabilities_are_the_softmax_of_the_logits(
+    classifier: Classifier, table: FaceTable
+) -> None:
+    crops = table.pixels[:9]
+    probabilities = classifier.probabilities(crops)
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (9, 7)
+    assert np.abs(probabilities - softmax(classifier.logits(crops))).max() < 1e-6
+    assert np.abs(probabilities.sum(axis=1) - 1).max() < 1e-6
+
+
+def test_a_face_gets_the_same_answer_in_every_batch(
+    classifier: Classifier, table: FaceTable
+) -> None:
+    crops = table.pixels[:5]
+    together = classifier.logits(crops)
+    alone = np.concatenate([classifier.logits(crop[None]) for crop in crops])
+    assert np.abs(together - alone).max() < 1e-4
+    assert classifier.logits(crops[:0]).shape == (0, 7)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 90), (47, 49), (48, 48), (7, 5), (333, 210)])
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_flat_crop_of_any_size_is_the_flat_crop(
+    classifier: Classifier, shape: tuple[int, int], level: int
+) -> None:
+    flat = classifier.logits(np.full((1, 48, 48), level, np.uint8))
+    found = classifier.logits(np.full((1, *shape), level, np.uint8))
+    assert np.isfinite(found).all()
+    assert np.abs(found - flat).max() < 1e-3
+
+
+def test_a_larger_crop_is_reduced_as_pixels_are_averaged(
+    classifier: Classifier, table: FaceTable
+) -> None:
+    """Without anti-aliasing a crop of 480 px would be sampled at every tenth pixel."""
+    import cv2
+
+    for face in table.pixels[:4]:
+        large = cv2.resize(face, (480, 480), interpolation=cv2.INTER_CUBIC)
+        rng = np.random.default_rng(0)
+        noisy = np.clip(large + rng.normal(0, 40, large.shape), 0, 255).astype(np.uint8)
+        reduced = cv2.resize(noisy, (48, 48), interpolation=cv2.INTER_AREA)
+        probabilities = classifier.probabilities([noisy, reduced])
+        assert np.abs(probabilities[0] - probabilities[1]).max() < 0.05
+
+
+def test_crops_that_are_wide_or_high_are_stretched_to_the_square(
+    classifier: Classifier, table: FaceTable
+) -> None:
+    face = table.pixels[0]
+    wide = np.repeat(face, 3, axis=1)
+    high = np.repeat(face, 3, axis=0)
+    whole = np.repeat(wide, 3, axis=0)
+    square, *others = classifier.probabilities([whole, wide, high])
+    for one in others:
+        assert np.abs(one - square).max() < 0.05
+
+
+def test_the_temperature_is_an_initializer_that_divides_the_logits(
+    exported: Path, classifier: Classifier, table: FaceTable, tmp_path: Path
+) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(exported)
+    (temperature,) = [one for one in model.graph.initializer if one.name == "temperature"]
+    assert numpy_helper.to_array(temperature) == np.float32(1)
+    assert numpy_helper.to_array(temperature).shape == ()
+    temperature.CopyFrom(numpy_helper.from_array(np.array(2.5, np.float32), "temperature"))
+    onnx.save(model, tmp_path / "model.onnx")
+    calibrated = Classifier(tmp_path / "model.onnx")
+    crops = table.pixels[:6]
+    logits = classifier.logits(crops)
+    assert (calibrated.logits(crops) == logits).all(), "logits stay as trained"
+    assert np.abs(calibrated.probabilities(crops) - softmax(logits / 2.5)).max() < 1e-6
+    assert np.abs(calibrated.probabilities(crops) - classifier.probabilities(crops)).max() > 1e-4
+
+
+def test_the_contract_of_the_file(exported: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    (faces,) = session.get_inputs()
+    assert (faces.name, faces.type) == ("faces", "tensor(uint8)")
+    assert [isinstance(size, str) for size in faces.shape] == [True, True, True, False]
+    outputs = {one.name: (one.type, one.shape[-1]) for one in session.get_outputs()}
+    assert outputs == {"logits": ("tensor(float)", 7), "probabilities": ("tensor(float)", 7)}
+
+
+def test_nothing_else_is_left_beside_the_model(exported: Path) -> None:
+    assert [path.name for path in exported.parent.iterdir()] == ["model.onnx"]
+
+
+def test_a_model_that_disagrees_with_keras_is_not_written(
+    network: Any, exported: Path, tmp_path: Path
+) -> None:
+    """The check itself, on an exported model one of whose weights was changed."""
+    import onnx
+    from onnx import numpy_helper
+
+    from fer.training.export import _compare
+    from fer.training.network import NetworkConfig
+
+    config = NetworkConfig(input_size=32, dropout=0.3)
+    _compare(network, exported, config)
+    model = onnx.load(exported)
+    for tensor in model.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.shape == (7,):
+            changed = value + np.float32([0, 0, 0, 0.1, 0, 0, 0])
+            tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
+            break
+    else:
+        pytest.fail("no bias of the classifier found")
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(TrainingError, match="differs from Keras"):
+        _compare(network, tmp_path / "model.onnx", config)
+
+
+@pytest.mark.parametrize("problem", ["absent", "no weights", "damaged weights"])
+def test_an_export_that_fails_is_one_message_and_writes_nothing(
+    training: Any, tmp_path: Path, problem: str
+) -> None:
+    folder = tmp_path / "trained"
+    if problem != "absent":
+        folder.mkdir()
+        text = (training.trained / "network.json").read_text()
+        (folder / "network.json").write_text(text)
+    if problem == "damaged weights":
+        (folder / "network.weights.h5").write_bytes(b"no weights")
+    with pytest.raises(TrainingError, match=r"Export of .*trained failed: ") as error:
+        start.export(folder, tmp_path / "exported")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "exported").exists()
+
+
+def test_the_same_training_exports_to_the_same_bytes(
+    training: Any, exported: Path, tmp_path: Path
+) -> None:
+    first = exported.read_bytes()
+    start.export(training.trained, tmp_path)
+    assert (tmp_path / "model.onnx").read_bytes() == first
