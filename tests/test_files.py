@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 sys.path.append(str(Path(__file__).parent))
 
-from smalldisk import on_small_disk  # noqa: E402
+from smalldisk import on_small_disk
 
-from fer.files import (  # noqa: E402
+from fer.files import (
     atomic_path,
     atomic_paths,
     json_text,

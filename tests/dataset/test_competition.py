@@ -138,7 +138,13 @@ def test_progress_goes_up_to_the_size(tmp_path: Path) -> None:
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
 def test_whatever_the_layout_the_image_comes_back(
-    tmp_path: Path, emotion: int, seed: int, usage: str, order: list[str], spaced: bool, quoting: int
+    tmp_path: Path,
+    emotion: int,
+    seed: int,
+    usage: str,
+    order: list[str],
+    spaced: bool,
+    quoting: int,
 ) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (48, 48), dtype=np.uint8)
     values = {"emotion": emotion, "pixels": " ".join(map(str, pixels.ravel())), "Usage": usage}
@@ -155,7 +161,9 @@ def test_whatever_the_layout_the_image_comes_back(
 
 @given(
     st.binary(max_size=500)
-    | st.text(max_size=300).map(lambda text: f"emotion,pixels,Usage\n{text}".encode(errors="replace"))
+    | st.text(max_size=300).map(
+        lambda text: f"emotion,pixels,Usage\n{text}".encode(errors="replace")
+    )
 )
 def test_any_bytes_are_rows_or_one_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "f.csv"

@@ -42,7 +42,11 @@ def test_what_systems_leave_behind_is_passed_over(tmp_path: Path) -> None:
 def test_a_damaged_or_oversized_file_is_a_row(tmp_path: Path) -> None:
     write_folder(
         tmp_path,
-        {"train/sad/1.png": b"text", "train/sad/2.png": bytes((4 << 20) + 1), "train/sad/3.png": b""},
+        {
+            "train/sad/1.png": b"text",
+            "train/sad/2.png": bytes((4 << 20) + 1),
+            "train/sad/3.png": b"",
+        },
     )
     problems = [image.problem for image in read_folder(tmp_path, silent)]
     assert problems[0] is not None
