@@ -57,7 +57,7 @@ def validate(
 
     report = run_gate(source / "images.parquet", load_params(params).validate_, out)
     emit(
-        report.document,
+        report.document(),
         as_json,
         lambda: escape(f"The data passed. Data Docs: {out / 'data_docs' / 'index.html'}"),
     )
@@ -105,13 +105,14 @@ def describe(
 
     Example: fer data describe
     """
-    from fer.dataset.table import FaceTable
+    from fer.dataset.table import SPLITS, FaceTable
 
     manifest = FaceTable.read(prepared / "faces.parquet").manifest
 
     def text() -> str:
         rows = [f"{'split':<11}{'images':>8}" + "".join(f"{c:>9}" for c in manifest["classes"])]
-        for name, split in manifest["splits"].items():
+        for name in SPLITS:
+            split = manifest["splits"][name]
             counts = "".join(f"{split['classes'][c]:>9}" for c in manifest["classes"])
             rows.append(f"{name:<11}{split['images']:>8}{counts}")
         return "\n".join([*rows, f"splits: {manifest['splits_rule']}"])
