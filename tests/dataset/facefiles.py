@@ -36,6 +36,11 @@ def photo(seed: int) -> Pixels:
     return (large + grain).clip(0, 255).astype(np.uint8)
 
 
+def crop(picture: Pixels, dy: int = 0, dx: int = 0) -> Pixels:
+    """48 x 48 of a `photo`, from its middle moved by (dy, dx)."""
+    return picture[12 + dy : 60 + dy, 12 + dx : 60 + dx]
+
+
 def encoded(pixels: Pixels, kind: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)

@@ -132,7 +132,7 @@ def test_parts_are_splits_and_train_only_what_was_kept() -> None:
 
 @pytest.mark.parametrize("read", [read_source, FaceTable.read])
 def test_an_absent_table_names_the_stage(tmp_path: Path, read: Any) -> None:
-    with pytest.raises(TableError, match="does not exist.*dvc repro"):
+    with pytest.raises(TableError, match=r"does not exist.*dvc repro"):
         read(tmp_path / "absent.parquet")
 
 

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 # iterator, checkpoints) is the real thing.
 _RUN = """
 import json, sys
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf

@@ -14,7 +14,12 @@ from fer.errors import TrainingError
 from fer.inference.classifier import Classifier
 from fer.training import start
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(7200),
+    # Keras turns its TensorFlow variables into arrays in a way that NumPy 2 warns of.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:

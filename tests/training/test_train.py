@@ -16,7 +16,7 @@ from fer.dataset.table import FaceTable
 from fer.errors import TrainingError
 from fer.reports.curves import read_history
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from fer.errors import NotFoundError, SourceError, StoreError, UnavailableError, UnreachableError
-from fer.files import locked, sha256_of
+from fer.files import locked, naming, sha256_of
 from fer.settings import settings
 
 MAX_BYTES: Final = 4 << 30
@@ -79,7 +79,8 @@ def download(url: str, sha256: str | None, progress: Callable[[int, int], None])
     with locked(target.with_name(".lock")):
         # Another process may have fetched it while this one waited.
         if not _is(target, sha256):
-            _fetch(place, part, sha256, progress)
+            with naming(part):
+                _fetch(place, part, sha256, progress)
             part.replace(target)
     return target
 
