@@ -8,7 +8,7 @@ ENV := DO_NOT_TRACK=1 DVC_NO_ANALYTICS=1 PREFECT_SERVER_ANALYTICS_ENABLED=false
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format docs repro deploy lock clean
+.PHONY: help install demo test test-fast test-e2e lint format docs repro deploy lock clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,10 +26,13 @@ demo: install ## The whole workflow on drawn faces, in a few minutes
 	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m flows.demo
 
 test: install lint ## Everything that CI runs
-	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not e2e"
 
-test-fast: install ## Without slow and end-to-end tests
+test-fast: install ## Without the slow tests
 	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow and not e2e"
+
+test-e2e: install ## Whole runs: the demo, DVC with kills, a Prefect server with a worker
+	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m e2e
 
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check .

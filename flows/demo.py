@@ -36,7 +36,7 @@ DEMO_PARAMS: Final[dict[str, Any]] = {
         "weights": "none",
         "batch_size": 16,
         "label_smoothing": 0.05,
-        "finetune": {"epochs": 10, "learning_rate": 1.0e-3, "warmup_epochs": 1.0},
+        "finetune": {"epochs": 6, "learning_rate": 1.0e-3, "warmup_epochs": 1.0},
         "early_stopping": {"patience": 10},
     },
     "package": {

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -19,6 +21,18 @@ os.environ.update(
 )
 for name in [name for name in os.environ if name.startswith("FER_")]:
     del os.environ[name]
+
+
+# Time is for pytest to limit: a busy machine is no failure. CI tries the same examples each time,
+# so that it fails only for what a change did; a developer's runs look for new ones.
+hypothesis_settings.register_profile(
+    "project",
+    deadline=None,
+    max_examples=60,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+hypothesis_settings.load_profile("project")
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,7 @@ class ModelReference:
             ModelReferenceError: it has none of the four forms; the message says why.
         """
         if isinstance(text, Path):
-            return cls(path=text.expanduser())
+            return cls(path=_expanded(text))
         if not text or not text.strip() or "\x00" in text:
             raise ModelReferenceError(f"A model reference cannot be empty. {_FORMS}")
         if "://" in text:
@@ -50,7 +50,7 @@ class ModelReference:
                 "the model in it."
             )
         if "/" in text or "\\" in text or text.startswith((".", "~")):
-            return cls(path=Path(text).expanduser())
+            return cls(path=_expanded(Path(text)))
         mark = "@" if "@" in text else ":"
         name, found, rest = text.partition(mark)
         check_name(name)
@@ -103,3 +103,11 @@ def check_alias(alias: str, *, movable: bool = False) -> str:
             f"{DEFAULT_ALIAS} or challenger."
         )
     return alias
+
+
+def _expanded(path: Path) -> Path:
+    """The path with `~` and `~name` resolved; of somebody without a home it stays as it is."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path

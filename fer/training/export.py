@@ -36,7 +36,7 @@ def export_onnx(trained: Path, out: Path) -> None:
     config = NetworkConfig.read(trained / "network.json")
     network = build_network(config)
     network.load_weights(trained / "network.weights.h5")
-    model = _add_ends(_convert(network, config), config)
+    model = _renamed(_add_ends(_convert(network, config), config))
     onnx.checker.check_model(model)
     with atomic_path(out / "model.onnx") as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
@@ -101,6 +101,35 @@ def _add_ends(model: Any, config: NetworkConfig) -> Any:
         for name in ("logits", "probabilities")
     )
     graph.name = "fer"
+    return model
+
+
+def _renamed(model: Any) -> Any:
+    """Number nodes, values and weights in the order of the graph.
+
+    The converter's own names differ from run to run; with these, one training always exports
+    to the same bytes, so DVC and the registry know it as the same model.
+    """
+    graph = model.graph
+    kept = {one.name for one in (*graph.input, *graph.output)} | {"", "temperature"}
+    weights = {one.name: one for one in graph.initializer}
+    names = {name: name for name in kept}
+    used: list[str] = []
+    for place, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{place}"
+        for index, name in enumerate(node.input):
+            if name in weights and name not in used:
+                used.append(name)
+                names.setdefault(name, f"weight_{len(used)}")
+            node.input[index] = names[name]
+        for index, name in enumerate(node.output):
+            node.output[index] = names.setdefault(name, f"value_{place}_{index}")
+    ordered = []
+    for name in used:
+        weights[name].name = names[name]
+        ordered.append(type(weights[name]).FromString(weights[name].SerializeToString()))
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(ordered)
     return model
 
 

@@ -8,23 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck
-from hypothesis import settings as hypothesis_settings
 
 for folder in (Path(__file__).parent, Path(__file__).parents[1]):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
 from seaweed import S3Server, weed_binary, weed_server  # noqa: E402
-
-# Time is for pytest to limit: a busy machine is no failure.
-hypothesis_settings.register_profile(
-    "dataset",
-    deadline=None,
-    max_examples=60,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-hypothesis_settings.load_profile("dataset")
 
 
 @dataclass

@@ -412,7 +412,7 @@ def test_push_and_pull_with_s3(project: Project, tmp_path: Path) -> None:
         server.make_bucket("dvc")
         fresh = clone_of(project, tmp_path / "clone")
         for one in (project, fresh):
-            one.more = _credentials(server)
+            one.more = _credentials(server, tmp_path)
             one.run("dvc", "remote", "add", "--local", "s3", "s3://dvc/project")
             one.run("dvc", "remote", "modify", "--local", "s3", "endpointurl", server.endpoint_url)
         try:
@@ -423,7 +423,7 @@ def test_push_and_pull_with_s3(project: Project, tmp_path: Path) -> None:
             config = (project.folder / ".dvc" / "config.local").read_text()
             assert server.secret_key not in config, "credentials stay in the environment"
             # With wrong ones it is one error, no traceback, and nothing breaks.
-            fresh.more = _credentials(server) | {"AWS_SECRET_ACCESS_KEY": "wrong"}
+            fresh.more = _credentials(server, tmp_path) | {"AWS_SECRET_ACCESS_KEY": "wrong"}
             shutil.rmtree(fresh.folder / ".dvc" / "cache")
             refused = fresh.run("dvc", "fetch", "-r", "s3", status=None)
             assert refused.returncode != 0
@@ -433,5 +433,9 @@ def test_push_and_pull_with_s3(project: Project, tmp_path: Path) -> None:
             project.more = {}
 
 
-def _credentials(server: S3Server) -> dict[str, str]:
-    return {name: value for name, value in server.env().items() if name.startswith("AWS_")}
+def _credentials(server: S3Server, folder: Path) -> dict[str, str]:
+    """The server's, in the environment; an empty file keeps the developer's own out."""
+    nobody = folder / "nobody"
+    nobody.touch()
+    found = {name: value for name, value in server.env().items() if name.startswith("AWS_")}
+    return found | {"AWS_CONFIG_FILE": str(nobody), "AWS_SHARED_CREDENTIALS_FILE": str(nobody)}

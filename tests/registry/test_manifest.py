@@ -213,6 +213,8 @@ def test_bad_references(text: str) -> None:
 
 
 @given(st.text(max_size=20))
+@example(text="~0")
+@example(text="~nobody-has-this-name/model")
 def test_a_reference_is_parsed_or_refused(text: str) -> None:
     try:
         parsed = ModelReference.parse(text)

@@ -28,18 +28,49 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
 
 
 @pytest.fixture(scope="module")
-def classifier(exported: Path) -> Classifier:
-    return Classifier(exported)
+def network(table: FaceTable) -> Any:
+    """The real network with weights that make it tell faces apart.
+
+    A few steps of training would not: what an untrained EfficientNetB2 gives hardly depends on
+    its input, until the statistics of its batch norms are those of the images.
+    """
+    import keras
+
+    from fer.training.network import NetworkConfig, build_network
+
+    keras.utils.set_random_seed(3)
+    model = build_network(NetworkConfig(input_size=32, dropout=0.3))
+    for layer in [*model.layers, *model.get_layer("backbone").layers]:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(table.pixels[::2, ..., None].astype(np.float32), training=True)
+    kernel = model.get_layer("logits").kernel
+    rng = np.random.default_rng(3)
+    kernel.assign(rng.normal(0, 0.1, tuple(kernel.shape)).astype(np.float32))
+    return model
 
 
 @pytest.fixture(scope="module")
-def network(training: Any) -> Any:
-    """The trained network in Keras, in this process."""
-    from fer.training.network import NetworkConfig, build_network
+def trained(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stage before leaves of it."""
+    from fer.training.network import NetworkConfig
 
-    model = build_network(NetworkConfig.read(training.trained / "network.json"))
-    model.load_weights(training.trained / "network.weights.h5")
-    return model
+    folder = tmp_path_factory.mktemp("trained")
+    NetworkConfig(input_size=32, dropout=0.3).write(folder / "network.json")
+    network.save_weights(folder / "network.weights.h5")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    start.export(trained, folder)
+    return folder / "model.onnx"
+
+
+@pytest.fixture(scope="module")
+def classifier(exported: Path) -> Classifier:
+    return Classifier(exported)
 
 
 def test_it_agrees_with_keras_on_faces(
@@ -47,7 +78,7 @@ def test_it_agrees_with_keras_on_faces(
 ) -> None:
     crops = table.pixels[::10]
     expected = np.asarray(network(crops[..., None].astype(np.float32), training=False))
-    assert np.ptp(expected, axis=0).max() > 1e-3, "the network tells the faces apart"
+    assert np.ptp(expected, axis=0).min() > 0.5, "the network tells the faces apart"
     assert np.abs(classifier.logits(crops) - expected).max() < 1e-3
     assert np.abs(classifier.probabilities(crops) - softmax(expected)).max() < 1e-4
 
@@ -174,12 +205,12 @@ def test_a_model_that_disagrees_with_keras_is_not_written(
 
 @pytest.mark.parametrize("problem", ["absent", "no weights", "damaged weights"])
 def test_an_export_that_fails_is_one_message_and_writes_nothing(
-    training: Any, tmp_path: Path, problem: str
+    trained: Path, tmp_path: Path, problem: str
 ) -> None:
     folder = tmp_path / "trained"
     if problem != "absent":
         folder.mkdir()
-        text = (training.trained / "network.json").read_text()
+        text = (trained / "network.json").read_text()
         (folder / "network.json").write_text(text)
     if problem == "damaged weights":
         (folder / "network.weights.h5").write_bytes(b"no weights")
@@ -190,8 +221,8 @@ def test_an_export_that_fails_is_one_message_and_writes_nothing(
 
 
 def test_the_same_training_exports_to_the_same_bytes(
-    training: Any, exported: Path, tmp_path: Path
+    trained: Path, exported: Path, tmp_path: Path
 ) -> None:
     first = exported.read_bytes()
-    start.export(training.trained, tmp_path)
+    start.export(trained, tmp_path)
     assert (tmp_path / "model.onnx").read_bytes() == first
