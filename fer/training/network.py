@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import keras
 
 BACKBONE: Final = "EfficientNetB2"
+_LARGEST: Final = 260
+"""Input size that EfficientNetB2 was made for, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,17 @@ class NetworkConfig:
         try:
             document: dict[str, Any] = json.loads(path.read_text())
             config = cls(**{**document, "classes": tuple(document["classes"])})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise PackageError(f"{path} describes no network ({error}).") from None
         if config.backbone != BACKBONE or config.classes != EXPRESSIONS:
             raise PackageError(f"{path} is for {config.backbone} with {config.classes}.")
+        sizes = (config.input_size, config.side)
+        if not all(type(one) is int and one <= _LARGEST for one in sizes):
+            raise PackageError(f"{path} states sizes of {sizes}; sizes go up to {_LARGEST} px.")
+        if config.input_size < 32 or config.side != SIDE:
+            raise PackageError(f"{path} states sizes of {sizes}; crops are of {SIDE} px.")
+        if type(config.dropout) not in (int, float) or not 0 <= config.dropout < 1:
+            raise PackageError(f"{path} states a dropout of {config.dropout!r}.")
         return config
 
 

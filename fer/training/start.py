@@ -36,10 +36,9 @@ def export(trained: Path, out: Path) -> None:
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise TrainingError(
-            f"Export of {trained} failed: {lines[-1] if lines else done.returncode}."
-        )
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        text = lines[-1].removeprefix("fer.errors.").rstrip(".")
+        raise TrainingError(f"Export of {trained} failed: {text}.")
 
 
 def _quiet() -> None:

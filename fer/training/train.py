@@ -174,10 +174,10 @@ class Trainer:
         rule, last = self.params.early_stopping, state.history[-1]
         best = state.best
         improved = best is None or last.val_loss < best.val_loss - rule.min_delta
-        if math.isnan(last.val_loss):
+        if not math.isfinite(last.val_loss):
             raise TrainingError(
-                f"The loss became NaN in epoch {last.epoch}. Lower train.finetune.learning_rate, "
-                "or set train.precision to float32."
+                f"The loss became {last.val_loss} in epoch {last.epoch}. Lower "
+                "train.finetune.learning_rate, or set train.precision to float32."
             )
         if improved:
             state.best_epoch = last.epoch

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +15,8 @@ from fer.settings import settings
 
 if TYPE_CHECKING:
     import keras
+
+_TIMEOUT_SECONDS = 20.0
 
 
 def initial_weights(choice: str) -> tuple[str, Path | None]:
@@ -43,7 +49,7 @@ def load_initial_weights(backbone: keras.Model, choice: str) -> dict[str, str]:
     elif path is not None:
         try:
             backbone.load_weights(path)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             text = str(error).strip().splitlines()[0]
             raise WeightsError(
                 f"{path} does not hold weights of EfficientNetB2 without its top ({text}). "
@@ -63,21 +69,37 @@ def _load_imagenet(backbone: keras.Model) -> None:
     import numpy as np
 
     try:
-        source = keras.applications.EfficientNetB2(
-            include_top=False, weights="imagenet", input_shape=(None, None, 3)
-        )
+        with _network_timeout():
+            source = keras.applications.EfficientNetB2(
+                include_top=False, weights="imagenet", input_shape=(None, None, 3)
+            )
     except Exception as error:  # Keras raises a bare Exception when the download fails
         raise WeightsError(
             f"The ImageNet weights cannot be downloaded ({error}). Set FER_WEIGHTS to a copy of "
             "them (.weights.h5), or train.weights to none in params.yaml to start from scratch."
         ) from None
-    for layer in backbone.layers:
-        if layer.weights and layer.name != "normalization":
-            layer.set_weights(source.get_layer(layer.name).get_weights())
+    # By position, not by name: a second backbone of one process has other names. Keras's own has
+    # one layer more, the rescaling, which holds no weights.
+    ours = [layer for layer in backbone.layers if layer.weights]
+    theirs = [layer for layer in source.layers if layer.weights]
+    for layer, other in zip(ours, theirs, strict=True):
+        if not isinstance(layer, keras.layers.Normalization):
+            layer.set_weights(other.get_weights())
+    (normalization,) = (one for one in ours if isinstance(one, keras.layers.Normalization))
     mean = np.asarray([0.485, 0.456, 0.406], np.float32)
     deviation = np.asarray([0.229, 0.224, 0.225], np.float32)
-    normalization = backbone.get_layer("normalization")
     normalization.adapt_mean.assign(mean)
     normalization.adapt_variance.assign(np.square(deviation))
     # `call` uses what this derives from the variables, not the variables themselves.
     normalization.finalize_state()
+
+
+@contextmanager
+def _network_timeout() -> Iterator[None]:
+    """Give up on a server that does not answer; Keras's own download waits for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,12 +96,7 @@ _NAMES = [
     "bad.h5",
     "bad.bin",
     "bad",
-    pytest.param(
-        "bad.keras",
-        marks=pytest.mark.xfail(
-            strict=True, raises=zipfile.BadZipFile, reason="BadZipFile is not caught yet"
-        ),
-    ),
+    "bad.keras",
 ]
 
 
@@ -225,9 +219,6 @@ def test_imagenets_normalisation_is_folded_in_exactly(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="the normalisation layer is looked up by its name"
-)
 def test_a_second_backbone_of_one_process_takes_imagenet_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +312,6 @@ def test_without_a_network_training_fails_soon_and_says_what_to_do(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the download has no timeout yet")
 def test_a_network_that_never_answers_is_given_up_soon(
     tmp_path: Path, python: Script, silent: int
 ) -> None:
