@@ -14,7 +14,8 @@ from fer.errors import TrainingError
 from fer.inference.classifier import Classifier
 from fer.training import start
 
-pytestmark = [pytest.mark.slow, pytest.mark.e2e]
+pytestmark = [
+    pytest.mark.e2e,
     pytest.mark.slow,
     pytest.mark.timeout(7200),
     # Keras turns its TensorFlow variables into arrays in a way that NumPy 2 warns of.
