@@ -49,6 +49,10 @@ def _convert(network: Any, config: NetworkConfig) -> Any:
     import tensorflow as tf
     import tf2onnx
 
+    # The converter keeps nodes in sets, whose order is that of memory addresses unless nodes are
+    # hashed by name (and names by a fixed seed, see `fer.training.start`). Its optimizer then
+    # takes other ways from run to run, and the models differ by a node here and there.
+    tf2onnx.graph.Node.__hash__ = lambda node: hash(node.name)
     signature = [tf.TensorSpec((None, config.side, config.side, 1), tf.float32, name="crops")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf2onnx uses NumPy names that are to go

@@ -33,7 +33,12 @@ def export(trained: Path, out: Path) -> None:
     _quiet()
     end_with_workflow()
     command = [sys.executable, "-m", "fer.training.export", str(trained), str(out)]
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "PYTHONHASHSEED": "0",  # one training always exports to the same bytes
+    }
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
