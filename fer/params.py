@@ -254,7 +254,7 @@ def parse_params(document: dict[Any, Any], origin: str = "params") -> Params:
 def _sentence(problem: ErrorDetails) -> str:
     """What is wrong with one key, in words."""
     location = tuple(str(part) for part in problem["loc"] if part != "[key]")
-    where = ".".join(location) or "the file"
+    where = ".".join(_printable(part) for part in location) or "the file"
     if problem["type"] == "extra_forbidden" or problem["loc"][-1:] == ("[key]",):
         return f"unknown key '{where}'{_suggestion(location)}"
     if problem["type"] == "missing":
@@ -265,6 +265,11 @@ def _sentence(problem: ErrorDetails) -> str:
     if isinstance(problem["input"], dict) and problem["type"] == "value_error":
         return f"'{where}': {text}"
     return f"'{where}': {text} (it is {given if len(given) <= 80 else given[:77] + '...'})"
+
+
+def _printable(key: str) -> str:
+    """A key as one line can show it: quoted YAML keys may hold line breaks."""
+    return key if key.isprintable() else repr(key)[1:-1]
 
 
 def _suggestion(location: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -247,6 +247,7 @@ def test_any_value_anywhere_is_params_or_one_error(key: Key, value: Any) -> None
 
 @patient
 @given(st.dictionaries(st.text(max_size=8) | st.integers() | st.none() | st.booleans(), values))
+@example({"\n": None})
 def test_any_mapping_is_an_error(document: Document) -> None:
     complaint(document)
 
