@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fer.errors import SettingsError
@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     s3_addressing: str = Field(default="auto", description="auto, path or virtual.")
     cache: _Path = Field(
         default_factory=_cache, description="Downloads and pulled models are kept here."
+    )
+    cache_limit: ByteSize | None = Field(
+        default=None, description="Most that pulled models may take on the disk, such as 5GB."
     )
     offline: bool = Field(default=False, description="Use only what is cached; touch no network.")
     yunet: _Path | None = Field(

@@ -14,8 +14,8 @@ from fer.errors import ConflictError, NotFoundError, UnavailableError
 from fer.evaluation.gate import GateDecision, check_gate
 from fer.lineage import Lineage
 from fer.params import load_params
-from fer.registry.documents import Version
 from fer.registry.registry import Registry
+from fer.registry.versions import Version
 from flows import artifacts
 from flows.data import FOLDER
 from flows.lineage import tag_run
@@ -107,38 +107,62 @@ def register(project: Path, registry: str | None, note: str) -> Version:
     retries=3,
     retry_delay_seconds=[5, 30, 120],
     retry_condition_fn=again,
-    timeout_seconds=600,
+    timeout_seconds=3600,
 )
 def decide(version: Version, project: Path, registry: str | None, promote: bool) -> Release:
-    """Compare with the gate and with the present champion, and move the alias that follows."""
+    """Compare with the gate and with the present champion, and move the alias that follows.
+
+    Both are run on the test images of data/prepared; where the project has none, the figures
+    that the two packages record are compared, and the decision says what that leaves open.
+    """
     log = get_run_logger()
     models = Registry.open(registry)
     champion = _champion(models, version.name)
-    # The figures of the package, not of the working folder: what is registered is judged.
-    decision = check_gate(
-        version.manifest.metrics,
-        champion.manifest.metrics if champion else None,
-        load_params(project / "params.yaml").gate,
-    )
+    is_champion = champion is not None and champion.number == version.number
+    decision = _judge(models, version, None if is_champion else champion, project)
     show_decision(version, champion, decision)
-    if champion is not None and champion.number == version.number:
+    if is_champion:
         text = f"It was champion before. {decision.text}"
         return Release(version.name, version.number, version.digest, CHAMPION, False, text)
     alias = CHAMPION if decision.passed and promote else CHALLENGER
     text = decision.text
     if decision.passed and not promote:
         text += " Not promoted, as asked."
+    document = decision.document() | {"champion": champion.number if champion else None}
+    models.judge(version.name, version.number, document)
     models.promote(
         version.name,
         version.number,
         alias,
         reason=text,
-        gate=decision.document(),
+        gate=document,
         # The comparison holds only against the champion that was read.
         expected=(champion.number if champion else 0) if alias == CHAMPION else None,
     )
     (log.info if decision.passed else log.warning)("%s is now %s. %s", version, alias, text)
     return Release(version.name, version.number, version.digest, alias, True, text)
+
+
+def _judge(
+    models: Registry, version: Version, champion: Version | None, project: Path
+) -> GateDecision:
+    """The gate's decision on a version, on the project's test images where it has them."""
+    params = load_params(project / "params.yaml")
+    faces = project / "data" / "prepared" / "faces.parquet"
+    if not faces.is_file():
+        # The figures of the package, not of the working folder: what is registered is judged.
+        theirs = champion.manifest.metrics if champion else None
+        return check_gate(version.manifest.metrics, theirs, params.gate)
+    from fer.dataset.table import FaceTable
+    from fer.evaluation.gate_data import judge
+
+    return judge(
+        models.pull(str(version)),
+        models.pull(str(champion)) if champion else None,
+        FaceTable.read(faces),
+        params.gate,
+        bins=params.evaluate.calibration_bins,
+    )
 
 
 def show_decision(version: Version, champion: Version | None, decision: GateDecision) -> None:

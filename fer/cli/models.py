@@ -8,58 +8,55 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer.cli.console import JsonFlag, emit, note
+from fer.cli.models_common import (
+    AliasOption,
+    Force,
+    Name,
+    Reason,
+    Reference,
+    RegistryOption,
+    alias_document,
+    alias_text,
+    aliases_of,
+    gate_lines,
+    open_registry,
+    plain,
+    size_text,
+    value_text,
+)
+from fer.cli.models_upkeep import upkeep
 
 if TYPE_CHECKING:
-    from fer.registry import Alias, Registry, Version
+    from fer.registry import Alias, Event, Registry, VersionSummary
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Register, promote and pull models. Example: fer models list --registry ./registry",
 )
-
-RegistryOption = Annotated[
-    str | None,
-    typer.Option(
-        "--registry", "-r", help="A folder or s3://bucket/prefix; FER_REGISTRY where not given."
-    ),
-]
-Reference = Annotated[str, typer.Argument(help="name, name@alias or name:7.")]
-Name = Annotated[str, typer.Argument(help="The model's name.")]
-AliasOption = Annotated[str, typer.Option("--alias", "-a", help="The alias that moves.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the event log.")]
+_HEADLINE = ("test.accuracy", "test.macro_f1", "test.ece", "clean.accuracy")
 
 
 @app.command("list")
 def list_models(
     name: Annotated[str | None, typer.Argument(help="Show this model's versions.")] = None,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Deleted versions too.")] = False,
     registry: RegistryOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List the models, or the versions of one. Example: fer models list fer2013-efficientnetb2"""
-    opened = _open(registry)
+    opened = open_registry(registry)
     if name is None:
-        models = []
-        for model in opened.models():
-            newest = opened.resolve(f"{model}@latest")
-            aliases = opened.aliases(model)
-            models.append(
-                {
-                    "name": model,
-                    "latest": newest.number,
-                    "aliases": {alias: found.number for alias, found in aliases.items()},
-                    "description": newest.manifest.description,
-                }
-            )
+        models = [_model(opened, model) for model in opened.models()]
         emit({"registry": opened.url, "models": models}, as_json, lambda: _models_text(models))
         return
-    versions = opened.versions(name)
+    versions = opened.summaries(name, deleted=deleted)
     aliases = opened.aliases(name)
     document = {
         "registry": opened.url,
         "name": name,
         "versions": [
-            version.to_dict(full=False) | {"aliases": _aliases_of(version, aliases)}
+            version.to_dict() | {"aliases": aliases_of(version.number, aliases)}
             for version in versions
         ],
     }
@@ -69,28 +66,53 @@ def list_models(
 @app.command()
 def show(reference: Reference, registry: RegistryOption = None, as_json: JsonFlag = False) -> None:
     """Show one version: figures, files, lineage, events. Example: fer models show name@champion"""
-    opened = _open(registry)
-    version = opened.resolve(reference)
-    aliases = opened.aliases(version.name)
+    opened = open_registry(registry)
+    version = opened.resolve(reference, deleted=True)
+    state = opened.state(version.name, version.number)
+    aliases = aliases_of(version.number, opened.aliases(version.name))
     events = [event for event in opened.events(version.name) if event.version == version.number]
-    document = version.to_dict() | {
-        "aliases": _aliases_of(version, aliases),
-        "events": [event.model_dump(mode="json") for event in events],
-    }
+    forced = [event for event in events if event.forced]
+    document = (
+        version.to_dict()
+        | state.to_dict()
+        | {
+            "aliases": aliases,
+            "forced": [event.model_dump(mode="json") for event in forced],
+            "events": [event.model_dump(mode="json") for event in events],
+        }
+    )
 
     def text() -> str:
-        lines = [
-            f"[bold]{version}[/bold]  {_plain(version.manifest.description)}",
-            f"digest    sha256:{version.digest}",
-            f"created   {version.created} by {_plain(version.author)}",
-            f"aliases   {', '.join(_aliases_of(version, aliases)) or 'none'}",
-            f"size      {_size(version.size)}",
+        lines = [f"[bold]{version}[/bold]  {plain(version.manifest.description)}"]
+        if state.deleted:
+            lines.append(f"[red]deleted[/red]   {plain(state.deleted)}")
+        if state.deprecated:
+            lines.append(f"[yellow]deprecated[/yellow] {plain(state.deprecated)}")
+        lines += [
+            f"[red]FORCED[/red]    past the gate as @{event.alias} on {event.time[:19]} by "
+            f"{plain(event.author)}: {plain(event.reason) or 'no reason given'}"
+            for event in forced
         ]
+        lines += [
+            f"digest    sha256:{version.digest}",
+            f"created   {version.created} by {plain(version.author)}",
+            f"aliases   {', '.join(aliases) or 'none'}",
+            f"size      {size_text(version.size)}",
+        ]
+        if version.origin:
+            lines.append(f"origin    {plain(value_text(version.origin))}")
+        if state.tags:
+            tags = "  ".join(f"{tag}={value}" for tag, value in state.tags.items())
+            lines.append(f"tags      {plain(tags)}")
         if version.note:
-            lines.append(f"note      {_plain(version.note)}")
+            lines.append(f"note      {plain(version.note)}")
+        lines += [
+            f"note      {one.time[:10]} {plain(one.author)}: {plain(one.text)}"
+            for one in state.notes
+        ]
         lines.append("files")
         lines += [
-            f"  {name}  {_size(entry.size)}  {entry.sha256[:12]}"
+            f"  {name}  {size_text(entry.size)}  {entry.sha256[:12]}"
             for name, entry in sorted(version.manifest.files.items())
         ]
         for title, values in (
@@ -98,14 +120,10 @@ def show(reference: Reference, registry: RegistryOption = None, as_json: JsonFla
             ("lineage", version.manifest.lineage),
         ):
             lines.append(title)
-            lines += [f"  {_plain(key)}  {_plain(_value(value))}" for key, value in values.items()]
-        lines.append("events")
-        for event in events:
-            where = f" @{event.alias}" if event.alias else ""
-            lines.append(f"  {event.time}  {event.action}{where}  {_plain(event.reason)}".rstrip())
-            if event.gate:
-                lines.append(f"    gate  {_plain(_value(event.gate))}")
-        return "\n".join(lines)
+            lines += [f"  {plain(key)}  {plain(value_text(item))}" for key, item in values.items()]
+        if state.gate:
+            lines += ["gate", *(f"  {line}" for line in gate_lines(state.gate))]
+        return "\n".join([*lines, "events", *_events_text(events)])
 
     emit(document, as_json, text)
 
@@ -126,12 +144,12 @@ def register(
     if promote_as is not None:
         # A bad alias must not leave a version behind.
         check_alias(promote_as, movable=True)
-    opened = _open(registry)
+    opened = open_registry(registry)
     version = opened.register(folder, message)
     document = {"registry": opened.url} | version.to_dict(full=False)
     if promote_as is not None:
         alias = opened.promote(version.name, version.number, promote_as, reason=message)
-        document["alias"] = _alias_document(alias)
+        document["alias"] = alias_document(alias)
     said = f" and promoted as @{promote_as}" if promote_as else ""
     emit(
         document,
@@ -147,14 +165,18 @@ def promote(
     reference: Reference,
     alias: AliasOption = "champion",
     reason: Reason = "",
+    force: Force = False,
     registry: RegistryOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Point an alias at a version. Example: fer models promote name:7 --alias champion"""
-    opened = _open(registry)
+    """Point an alias at a version. Example: fer models promote name:7 --alias champion
+
+    A version that the gate did not let pass (fer models gate) becomes champion by --force alone.
+    """
+    opened = open_registry(registry)
     version = opened.resolve(reference)
-    moved = opened.promote(version.name, version.number, alias, reason)
-    emit(_alias_document(moved), as_json, lambda: _alias_text(moved))
+    moved = opened.promote(version.name, version.number, alias, reason, force=force)
+    emit(alias_document(moved), as_json, lambda: alias_text(moved))
 
 
 @app.command()
@@ -166,8 +188,8 @@ def rollback(
     as_json: JsonFlag = False,
 ) -> None:
     """Point an alias back at its predecessor. Example: fer models rollback name"""
-    moved = _open(registry).rollback(name, alias, reason)
-    emit(_alias_document(moved), as_json, lambda: _alias_text(moved))
+    moved = open_registry(registry).rollback(name, alias, reason)
+    emit(alias_document(moved), as_json, lambda: alias_text(moved))
 
 
 @app.command()
@@ -183,7 +205,7 @@ def pull(reference: Reference, registry: RegistryOption = None, as_json: JsonFla
         "folder": str(package.folder),
         "size": package.manifest.size,
     }
-    emit(document, as_json, lambda: _plain(str(package.folder)))
+    emit(document, as_json, lambda: plain(str(package.folder)))
 
 
 @app.command()
@@ -193,7 +215,7 @@ def verify(
     """Recompute every digest of a version. Example: fer models verify name@champion"""
     from fer.errors import RegistryError
 
-    report = _open(registry).verify(reference)
+    report = open_registry(registry).verify(reference)
     document = {
         "name": report.version.name,
         "version": report.version.number,
@@ -207,7 +229,7 @@ def verify(
     def text() -> str:
         marks = [
             f"{'[red]bad[/red]' if file.problem else '[green]ok[/green] '} {file.name}"
-            + (f": {_plain(file.problem)}" if file.problem else "")
+            + (f": {plain(file.problem)}" if file.problem else "")
             for file in report.files
         ]
         return "\n".join([f"[bold]{report.version}[/bold]", *marks])
@@ -221,29 +243,6 @@ def verify(
         )
 
 
-def _open(url: str | None) -> Registry:
-    from fer.registry import Registry
-
-    return Registry.open(url)
-
-
-def _aliases_of(version: Version, aliases: dict[str, Alias]) -> list[str]:
-    return [alias for alias, found in aliases.items() if found.number == version.number]
-
-
-def _alias_document(alias: Alias) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    document = asdict(alias)
-    document["version"] = document.pop("number")
-    return document
-
-
-def _alias_text(alias: Alias) -> str:
-    before = f" (before: version {alias.previous})" if alias.previous else ""
-    return f"{alias.name}@{alias.alias} is now [bold]version {alias.number}[/bold]{before}."
-
-
 def _models_text(models: list[dict[str, Any]]) -> str:
     if not models:
         return "No model yet. Register one: fer models register FOLDER"
@@ -251,42 +250,59 @@ def _models_text(models: list[dict[str, Any]]) -> str:
     for model in models:
         aliases = "  ".join(f"@{alias}={number}" for alias, number in model["aliases"].items())
         lines.append(
-            f"[bold]{model['name']}[/bold]  latest={model['latest']}  {aliases}  "
-            f"{_plain(model['description'])}".rstrip()
+            f"[bold]{model['name']}[/bold]  latest={model['latest'] or 'none'}  {aliases}  "
+            f"{plain(model['description'])}".rstrip()
         )
     return "\n".join(lines)
 
 
-def _versions_text(versions: list[Version], aliases: dict[str, Alias]) -> str:
+def _model(registry: Registry, name: str) -> dict[str, Any]:
+    """A line of the list of models; one whose versions were all deleted has no latest."""
+    from fer.errors import NotFoundError
+
+    try:
+        newest = registry.resolve(f"{name}@latest")
+    except NotFoundError:
+        newest = None
+    return {
+        "name": name,
+        "latest": newest.number if newest else None,
+        "aliases": {alias: found.number for alias, found in registry.aliases(name).items()},
+        "description": newest.manifest.description if newest else "",
+    }
+
+
+def _versions_text(versions: list[VersionSummary], aliases: dict[str, Alias]) -> str:
     lines = []
     for version in reversed(versions):
-        marks = " ".join(f"@{alias}" for alias in _aliases_of(version, aliases))
-        figures = "  ".join(
-            f"{_plain(key)}={_value(value)}"
-            for key, value in version.manifest.metrics.items()
-            if isinstance(value, int | float)
-        )
+        marks = [f"@{alias}" for alias in aliases_of(version.number, aliases)]
+        state = version.state
+        marks += [f"{tag}={value}" if value else tag for tag, value in state.tags.items()]
+        marks += ["deprecated"] * bool(state.deprecated) + ["deleted"] * bool(state.deleted)
+        if state.gate is not None:
+            marks.append("gate:passed" if state.gate.get("passed") else "gate:failed")
+        named = [name for name in _HEADLINE if name in version.metrics]
+        named = named or [name for name in version.metrics if "." not in name][:4]
+        figures = "  ".join(f"{plain(name)}={version.metrics[name]:.4g}" for name in named)
         lines.append(
-            f"[bold]{version}[/bold] {marks}  {version.created[:19]}  {_size(version.size)}  "
-            f"{figures}  {_plain(version.note)}".rstrip()
+            f"[bold]{version}[/bold] {plain(' '.join(marks))}  {version.created[:19]}  "
+            f"{size_text(version.size)}  {figures}  {plain(version.note)}".rstrip()
         )
     return "\n".join(lines)
 
 
-def _value(value: Any) -> str:
-    import json
+def _events_text(events: list[Event]) -> list[str]:
+    lines = []
+    for event in events:
+        where = f" @{event.alias}" if event.alias else ""
+        forced = " [red]FORCED[/red]" if event.forced else ""
+        line = f"  {event.time}  {event.action}{where}{forced}  {plain(event.author)}  "
+        lines.append((line + plain(event.reason)).rstrip())
+        if event.details:
+            lines.append(f"    {plain(value_text(event.details))}")
+        if event.gate and event.action != "gate":
+            lines += [f"    {line}" for line in gate_lines(event.gate)[:1]]
+    return lines
 
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
 
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size:,} bytes"
-
-
-def _plain(text: str) -> str:
-    """Text from a package, so that none of it is taken for markup or steers the terminal."""
-    from rich.markup import escape
-
-    return escape("".join(sign if sign.isprintable() else " " for sign in text))
+app.registered_commands += upkeep.registered_commands

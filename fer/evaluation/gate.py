@@ -1,10 +1,14 @@
-"""The quality gate: what a model must reach before it becomes champion."""
+"""The quality gate: what a model must reach before it becomes champion.
+
+`check_gate` decides on figures. `fer.evaluation.gate_data` measures them, challenger and champion
+on the same images, and adds what only that can tell: which of the two is right where they differ.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fer.errors import GateError
@@ -24,11 +28,18 @@ class GateCheck:
 
 @dataclass(frozen=True)
 class GateDecision:
-    """Whether a model may become champion, and why."""
+    """Whether a model may become champion, and why.
+
+    Attributes:
+        figures: what was measured, as JSON; empty where recorded figures were compared.
+        unchecked: limits of params.yaml that the figures at hand cannot be held against.
+    """
 
     passed: bool
     checks: list[GateCheck]
     text: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    unchecked: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """The decision as JSON has it: for registry events and `--json`."""
@@ -46,9 +57,10 @@ def check_gate(
     """Compare a model's metrics with the gate of params.yaml and with the present champion.
 
     Args:
-        metrics: the candidate's metrics.json.
-        champion: the present champion's, or None where there is none: the last check is then
-            left out.
+        metrics: the candidate's metrics.json; besides, where they were measured, `recall` (by
+            expression), `latency_ms`, and `mcnemar` against the champion.
+        champion: the present champion's, or None where there is none: the comparisons with it
+            are then left out.
         params: section `gate` of params.yaml.
 
     Raises:
@@ -64,15 +76,34 @@ def check_gate(
             params.max_calibration_error,
         ),
     ]
+    unchecked = []
+    floors = {name: least for name, least in params.min_recall if least > 0}
+    if "recall" in metrics:
+        checks += [
+            _at_least(f"recall_{name}", metrics["recall"][name], least)
+            for name, least in floors.items()
+        ]
+    elif floors:
+        unchecked.append("min_recall")
+    if "latency_ms" in metrics:
+        checks.append(_at_most("latency_ms", metrics["latency_ms"], params.max_latency_ms))
+    else:
+        unchecked.append("max_latency_ms")
     if champion is not None:
         checks.append(_against(metrics, accuracy, champion, params.max_accuracy_drop))
+        if "mcnemar" in metrics:
+            checks.append(_not_worse(metrics["mcnemar"], params.significance))
+        else:
+            unchecked.append("significance")
     failed = [check for check in checks if not check.passed]
     if failed:
         text = "The gate is not passed: " + "; ".join(check.text for check in failed) + "."
         text += " The version stays registered; the champion does not change."
     else:
         text = "The gate is passed: " + "; ".join(check.text for check in checks) + "."
-    return GateDecision(passed=not failed, checks=checks, text=text)
+    if unchecked:
+        text += f" Not checked, for want of the test images: {', '.join(unchecked)}."
+    return GateDecision(passed=not failed, checks=checks, text=text, unchecked=unchecked)
 
 
 def _at_least(name: str, value: float, limit: float) -> GateCheck:
@@ -105,6 +136,18 @@ def _against(
     sign = "holds against" if passed else "is too far below"
     text = f"accuracy {accuracy:.4f} {sign} the champion's {theirs:.4f} (may fall by {drop:g})"
     return GateCheck("accuracy_against_champion", accuracy, limit, passed, text)
+
+
+def _not_worse(found: Mapping[str, Any], significance: float) -> GateCheck:
+    """McNemar: fails where the champion is right more often than chance alone would have it."""
+    ours, theirs, p = found["only_challenger_right"], found["only_champion_right"], found["p_value"]
+    passed = not (theirs > ours and p < significance)
+    verdict = "is not significantly worse" if passed else "is significantly worse"
+    text = (
+        f"the challenger {verdict} (of {ours + theirs} images that one alone gets right, it gets "
+        f"{ours}; McNemar p {p:.3g})"
+    )
+    return GateCheck("mcnemar", p, significance, passed, text)
 
 
 def _figure(metrics: Mapping[str, Any], name: str, whose: str) -> float:

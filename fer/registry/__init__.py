@@ -10,16 +10,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fer.registry.documents import Alias, Event, Version
+    from fer.registry.diff import Diff, compare
+    from fer.registry.documents import Event
+    from fer.registry.garbage import GarbageReport
     from fer.registry.manifest import InputContract, PackageFile, PackageManifest
     from fer.registry.package import ModelPackage, write_package
     from fer.registry.reference import ModelReference
     from fer.registry.registry import Registry, pull
     from fer.registry.verify import VerifyReport
+    from fer.registry.versions import Alias, Version, VersionState, VersionSummary
 
 __all__ = [
     "Alias",
+    "Diff",
     "Event",
+    "GarbageReport",
     "InputContract",
     "ModelPackage",
     "ModelReference",
@@ -28,13 +33,18 @@ __all__ = [
     "Registry",
     "VerifyReport",
     "Version",
+    "VersionState",
+    "VersionSummary",
+    "compare",
     "pull",
     "write_package",
 ]
 
 _HOMES = {
-    "Alias": "documents",
+    "Alias": "versions",
+    "Diff": "diff",
     "Event": "documents",
+    "GarbageReport": "garbage",
     "InputContract": "manifest",
     "ModelPackage": "package",
     "ModelReference": "reference",
@@ -42,7 +52,10 @@ _HOMES = {
     "PackageManifest": "manifest",
     "Registry": "registry",
     "VerifyReport": "verify",
-    "Version": "documents",
+    "Version": "versions",
+    "VersionState": "versions",
+    "VersionSummary": "versions",
+    "compare": "diff",
     "pull": "registry",
     "write_package": "package",
 }

@@ -3,6 +3,7 @@
 <cache>/models/sha256-<digest>/      a package, complete and verified; lands by one rename
 <cache>/models/.parts/<digest>/      a pull under way, or to be resumed
 <cache>/models/.locks/<digest>       held by the process that pulls it
+<cache>/models/.used/<digest>        touched at each use, and held while a process uses it
 <cache>/models/.references/<id>.json what a reference meant, for work without the network
 """
 
@@ -23,6 +24,7 @@ from typing import Final
 from fer.errors import NotFoundError, PackageError, RegistryError, UnavailableError
 from fer.files import sha256_of, write_bytes, write_json
 from fer.registry.documents import blob_key, now
+from fer.registry.eviction import evict, hold
 from fer.registry.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -40,10 +42,16 @@ _TRIES_WITHOUT_PROGRESS: Final = 5
 
 
 class ModelCache:
-    """The cache in `folder`; any number of processes may share it."""
+    """The cache in `folder`; any number of processes may share it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: made at the first pull.
+        limit: bytes that packages may take; beyond it the longest unused go. None: no limit.
+    """
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
         self.folder = Path(os.path.abspath(folder.expanduser()))
+        self.limit = limit
 
     def path(self, digest: str) -> Path:
         """Where the package with this digest lies once pulled."""
@@ -73,6 +81,20 @@ class ModelCache:
             PackageError: the store's bytes do not match their digests.
             UnavailableError: the store cannot be reached.
         """
+        # Held before anything is looked at, so that nobody evicts what is found.
+        with self._explained():
+            held = hold(self.folder, digest)
+        try:
+            package = self._pull(store, digest, label, progress)
+        except BaseException:
+            held.close()
+            raise
+        held.until_gone(package)
+        with self._explained():
+            evict(self.folder, self.limit, keep=digest)
+        return package
+
+    def _pull(self, store: Store, digest: str, label: str, progress: bool) -> ModelPackage:
         if (package := self.find(digest)) is not None:
             return package
         with self._explained(), self._lock(digest):
@@ -121,9 +143,13 @@ class ModelCache:
             resolved = str(record["resolved"])
         except (OSError, ValueError, KeyError, TypeError):
             raise NotFoundError(advice) from None
+        with self._explained():
+            held = hold(self.folder, digest)
         package = self.find(digest)
         if package is None:
+            held.close()
             raise NotFoundError(advice)
+        held.until_gone(package)
         _log.warning(
             "%s. Using %s as it was on %s: version %d.",
             why.rstrip("."),

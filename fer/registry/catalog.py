@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from fer.errors import ModelReferenceError, NotFoundError, RegistryError, StoreError
 from fer.registry.documents import (
+    INDEXED,
     ROOT,
-    Alias,
     AliasDocument,
     Event,
+    IndexDocument,
+    MovingDocument,
     RootDocument,
-    Version,
+    StateDocument,
     VersionDocument,
     alias_key,
+    index_key,
+    state_key,
     version_key,
     version_number,
     versions_prefix,
 )
 from fer.registry.reference import DEFAULT_ALIAS, LATEST, PREVIOUS, ModelReference, check_name
 from fer.registry.store import Store
+from fer.registry.versions import (
+    Alias,
+    Version,
+    VersionState,
+    VersionSummary,
+    read_summary,
+    summarise,
+)
 
+_log = logging.getLogger(__name__)
 _READERS: Final = 16
 T = TypeVar("T")
 R = TypeVar("R")
+M = TypeVar("M", bound=MovingDocument)
 
 
 class Catalog:
@@ -46,28 +62,76 @@ class Catalog:
         self._check_root()
         return sorted(self.store.folders("models/"))
 
-    def versions(self, name: str) -> list[Version]:
-        """All versions of a model, oldest first.
+    def versions(self, name: str, *, deleted: bool = False) -> list[Version]:
+        """All versions of a model, oldest first; reads every manifest (see `summaries`).
+
+        Args:
+            name: the model.
+            deleted: deleted versions too.
 
         Raises:
             NotFoundError: no such model; the nearest names are given.
         """
         numbers = self._numbers(name)
+        if not deleted:
+            gone = {number for number, state in self.states(name).items() if state.deleted}
+            numbers = [number for number in numbers if number not in gone]
         return in_parallel(lambda number: self._version(name, number), numbers)
 
-    def resolve(self, reference: str | ModelReference) -> Version:
+    def summaries(self, name: str, *, deleted: bool = False) -> list[VersionSummary]:
+        """A line for each version, oldest first, from the index where it reaches.
+
+        Of 100 versions one document is read; only the newest are read one by one.
+
+        Args:
+            name: the model.
+            deleted: deleted versions too.
+
+        Raises:
+            NotFoundError: no such model; the nearest names are given.
+        """
+        numbers = self._numbers(name)
+        parts = in_parallel(lambda part: self._indexed(name, part), range((numbers[-1]) // INDEXED))
+        found = {summary.number: summary for part in parts for summary in part}
+        missing = [number for number in numbers if number not in found]
+        found |= {
+            one.number: one
+            for one in in_parallel(lambda number: summarise(self._version(name, number)), missing)
+        }
+        states = self.states(name)
+        return [
+            replace(found[number], state=states[number]) if number in states else found[number]
+            for number in numbers
+            if deleted or number not in states or not states[number].deleted
+        ]
+
+    def state(self, name: str, number: int) -> VersionState:
+        """What may change about a version: tags, notes, whether it is deprecated or deleted."""
+        return VersionState.of(self._read(StateDocument, state_key(name, number))[0])
+
+    def states(self, name: str) -> dict[int, VersionState]:
+        """The states of all versions about which something was changed, by number."""
+        documents = self._state_documents(name)
+        return {document.number: VersionState.of(document) for document in documents}
+
+    def resolve(self, reference: str | ModelReference, *, deleted: bool = False) -> Version:
         """The version a reference means now.
+
+        Args:
+            reference: name, name@alias or name:7.
+            deleted: a deleted version too.
 
         Raises:
             ModelReferenceError: it cannot be parsed, or is a path.
-            NotFoundError: no such model, alias or version; the nearest are given.
+            NotFoundError: no such model, alias or version, or it was deleted; the nearest are
+                given.
         """
         wanted = _parse(reference)
         self._check_root()
         if wanted.number is not None:
             number = wanted.number
         elif wanted.alias == LATEST:
-            number = self._numbers(wanted.name)[-1]
+            number = self._latest(wanted.name)
         elif wanted.alias == PREVIOUS:
             champion = self._alias(wanted.name, DEFAULT_ALIAS)
             if champion.previous is None:
@@ -78,19 +142,20 @@ class Catalog:
         else:
             number = self._alias(wanted.name, wanted.alias or DEFAULT_ALIAS).version
         try:
-            return self._version(wanted.name, number)
+            version = self._version(wanted.name, number)
         except NotFoundError:
             raise self._no_version(wanted.name, number) from None
+        if not deleted and (wanted.number is not None or wanted.alias == PREVIOUS):
+            # No alias but the computed one can point at a deleted version.
+            self._check_present(wanted.name, number)
+        return version
 
     def aliases(self, name: str) -> dict[str, Alias]:
         """All aliases of a model by name, `latest` and `previous` left out."""
-        self._numbers(name)
-        prefix = f"models/{name}/aliases/"
-        found = [
-            stat.key.removeprefix(prefix).removesuffix(".json") for stat in self.store.list(prefix)
-        ]
-        documents = in_parallel(lambda alias: self._alias(name, alias), sorted(found))
-        return {document.alias: to_alias(document) for document in documents}
+        documents = self._alias_documents(check_name(name))
+        if not documents:
+            self._numbers(name)
+        return {document.alias: Alias.of(document) for document in documents}
 
     def events(self, name: str) -> list[Event]:
         """Everything that happened to a model, oldest first."""
@@ -102,11 +167,8 @@ class Catalog:
         )
         # The newest of each kind may not be written yet; the documents hold them.
         events.append(self._document(name, numbers[-1]).event)
-        aliases = [
-            stat.key.rsplit("/", 1)[1].removesuffix(".json")
-            for stat in self.store.list(f"models/{name}/aliases/")
-        ]
-        events += [self._alias(name, alias).event for alias in aliases]
+        events += [document.event for document in self._alias_documents(name)]
+        events += [document.event for document in self._state_documents(name)]
         unique = {event.id: event for event in events}
         return sorted(unique.values(), key=lambda event: (event.time, event.id))
 
@@ -154,7 +216,7 @@ class Catalog:
         return document
 
     def _version(self, name: str, number: int) -> Version:
-        return to_version(self._document(name, number))
+        return Version.of(self._document(name, number))
 
     def _alias(self, name: str, alias: str) -> AliasDocument:
         key = alias_key(name, alias)
@@ -164,12 +226,61 @@ class Catalog:
             raise self._no_alias(name, alias) from None
         return AliasDocument.from_bytes(data, f"{self.url}/{key}")
 
-    def _read_alias(self, key: str) -> tuple[AliasDocument | None, str]:
+    def _alias_documents(self, name: str) -> list[AliasDocument]:
+        prefix = f"models/{name}/aliases/"
+        found = [
+            stat.key.removeprefix(prefix).removesuffix(".json") for stat in self.store.list(prefix)
+        ]
+        return in_parallel(lambda alias: self._alias(name, alias), sorted(found))
+
+    def _state_documents(self, name: str) -> list[StateDocument]:
+        keys = [stat.key for stat in self.store.list(f"models/{check_name(name)}/states/")]
+        found = in_parallel(lambda key: self._read(StateDocument, key)[0], keys)
+        return [document for document in found if document is not None]
+
+    def _read(self, kind: type[M], key: str) -> tuple[M | None, str]:
+        """A moving document and its entity tag; None where it does not exist yet."""
         try:
             stored = self.store.get(key)
         except NotFoundError:
             return None, ""
-        return AliasDocument.from_bytes(stored.data, f"{self.url}/{key}"), stored.etag
+        return kind.from_bytes(stored.data, f"{self.url}/{key}"), stored.etag
+
+    def _indexed(self, name: str, part: int) -> list[VersionSummary]:
+        """Summaries from the index; none where it is missing or damaged, for it is derived."""
+        key = index_key(name, part)
+        try:
+            document = IndexDocument.from_bytes(self.store.get(key).data, f"{self.url}/{key}")
+            return [read_summary(record) for record in document.versions]
+        except NotFoundError:
+            return []
+        except (RegistryError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, StoreError):
+                raise
+            _log.warning("%s/%s is damaged and was not used: %s", self.url, key, error)
+            return []
+
+    def _latest(self, name: str) -> int:
+        """The highest version that is not deleted."""
+        for number in reversed(self._numbers(name)):
+            if self.state(name, number).deleted is None:
+                return number
+        raise NotFoundError(
+            f"All versions of {name!r} were deleted. `fer models list {name} --deleted` shows "
+            "them, `fer models restore` brings one back."
+        )
+
+    def _check_present(self, name: str, number: int) -> None:
+        state = self.state(name, number)
+        if state.deleted is None:
+            return
+        advice = (
+            "Its files are gone; register the package anew."
+            if state.purged
+            else f"`fer models restore {name}:{number}` brings it back."
+        )
+        why = f" ({state.deleted})" if state.deleted else ""
+        raise NotFoundError(f"{name}:{number} was deleted{why}. {advice}")
 
     def _no_model(self, name: str) -> NotFoundError:
         known = sorted(self.store.folders("models/"))
@@ -209,32 +320,6 @@ def _parse(reference: str | ModelReference) -> ModelReference:
             f"{wanted.path} is a path; a registered model is named name, name@alias or name:7."
         )
     return wanted
-
-
-def to_version(document: VersionDocument) -> Version:
-    return Version(
-        name=document.name,
-        number=document.number,
-        digest=document.digest,
-        created=document.created,
-        author=document.author,
-        note=document.note,
-        manifest=document.package,
-    )
-
-
-def to_alias(document: AliasDocument) -> Alias:
-    return Alias(
-        name=document.name,
-        alias=document.alias,
-        number=document.version,
-        previous=document.previous,
-        generation=document.generation,
-        time=document.event.time,
-        author=document.event.author,
-        reason=document.event.reason,
-        gate=document.event.gate,
-    )
 
 
 def in_parallel(work: Callable[[T], R], items: Iterable[T], workers: int = _READERS) -> list[R]:

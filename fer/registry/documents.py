@@ -5,7 +5,11 @@
     models/<name>/versions/<n>.json            VersionDocument; creating it is the commit
     models/<name>/digests/<digest>.json        which version has a package digest (derived)
     models/<name>/aliases/<alias>.json         AliasDocument, moved by compare-and-swap
+    models/<name>/states/<n>.json              StateDocument: what may change about a version
+    models/<name>/index/<k>.json               IndexDocument: summaries of 100 versions (derived)
     models/<name>/events/<time>-<id>.json      Event, written once
+    pending/<id>.json                          PendingDocument: blobs that a registration needs
+    sweep.json                                 SweepDocument: whether blobs are being collected
 
 Version numbers are tried one after the other, so they have no gap. What follows from a commit
 (the digest entry, the event) is written after it; a writer that dies in between leaves that to
@@ -17,7 +21,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar
 
@@ -37,9 +40,13 @@ from fer.registry.store import MAX_DOCUMENT
 
 SCHEMA_VERSION: Final = 1
 HISTORY: Final = 50
-"""Moves an alias document remembers; the event log remembers all."""
+"""Changes a moving document remembers; the event log remembers all."""
+INDEXED: Final = 100
+"""Versions that one index document sums up."""
 
 ROOT: Final = "registry.json"
+SWEEP: Final = "sweep.json"
+PENDING: Final = "pending/"
 _VERSION_KEY = re.compile(r"models/[^/]+/versions/([1-9][0-9]{0,8})\.json")
 D = TypeVar("D", bound="Document")
 
@@ -73,6 +80,21 @@ def digest_key(name: str, digest: str) -> str:
 def alias_key(name: str, alias: str) -> str:
     """Where an alias lies."""
     return f"models/{name}/aliases/{alias}.json"
+
+
+def state_key(name: str, number: int) -> str:
+    """Where what may change about a version lies; absent while nothing has."""
+    return f"models/{name}/states/{number}.json"
+
+
+def index_key(name: str, part: int) -> str:
+    """Where the summaries of versions 100 x part + 1 to 100 x part + 100 lie."""
+    return f"models/{name}/index/{part}.json"
+
+
+def pending_key(identity: str) -> str:
+    """Where a registration under way says which blobs it needs."""
+    return f"{PENDING}{identity}.json"
 
 
 def now() -> str:
@@ -142,6 +164,8 @@ class Event(Document):
     author: str = ""
     reason: str = ""
     gate: dict[str, JsonValue] | None = None
+    forced: bool = Field(default=False, description="Promoted in spite of the gate.")
+    details: dict[str, JsonValue] | None = None
 
     @property
     def key(self) -> str:
@@ -160,6 +184,9 @@ class VersionDocument(Document):
     author: str = ""
     note: str = ""
     nonce: str
+    origin: dict[str, JsonValue] | None = Field(
+        default=None, description="Where it was imported from."
+    )
     package: PackageManifest
 
     @property
@@ -173,6 +200,7 @@ class VersionDocument(Document):
             version=self.number,
             author=self.author,
             reason=self.note,
+            details={"origin": self.origin} if self.origin else None,
         )
 
 
@@ -182,73 +210,74 @@ class DigestDocument(Document):
     number: int = Field(ge=1)
 
 
-class AliasDocument(Document):
-    """models/<name>/aliases/<alias>.json."""
+class MovingDocument(Document):
+    """A document that changes, by compare-and-swap only."""
 
     name: str
+    generation: int = Field(ge=1, description="Changes so far; no two states have equal bytes.")
+    event: Event = Field(description="The change that made this state; `id` is its nonce.")
+    history: list[dict[str, JsonValue]] = []
+
+    def has_change(self, identity: str) -> bool:
+        """Whether the change with this id is among the latest."""
+        return any(entry.get("event") == identity for entry in self.history)
+
+
+class AliasDocument(MovingDocument):
+    """models/<name>/aliases/<alias>.json."""
+
     alias: str
     version: int = Field(ge=1)
     digest: str = Field(pattern=DIGEST_PATTERN)
     previous: int | None = None
-    generation: int = Field(ge=1, description="Moves so far; no two states have equal bytes.")
-    event: Event = Field(description="The move that made this state; `id` is its nonce.")
-    history: list[dict[str, JsonValue]] = []
 
 
-@dataclass(frozen=True)
-class Version:
-    """One registered version of a model; it never changes.
+class Note(BaseModel):
+    """What somebody wrote down about a version."""
 
-    Attributes:
-        digest: sha256 of the package's manifest.json.
-        created: UTC, ISO 8601.
-        author: user@host of the registration.
-    """
+    model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str
-    number: int
-    digest: str
-    created: str
-    author: str
-    note: str
-    manifest: PackageManifest
-
-    @property
-    def size(self) -> int:
-        """Bytes of its files."""
-        return self.manifest.size
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.number}"
-
-    def to_dict(self, *, full: bool = True) -> dict[str, Any]:
-        """As JSON; without `full`, no file list and lineage."""
-        summary = {
-            "name": self.name,
-            "version": self.number,
-            "digest": self.digest,
-            "created": self.created,
-            "author": self.author,
-            "note": self.note,
-            "size": self.size,
-            "description": self.manifest.description,
-            "metrics": self.manifest.metrics,
-        }
-        if full:
-            summary["package"] = self.manifest.model_dump(mode="json")
-        return summary
-
-
-@dataclass(frozen=True)
-class Alias:
-    """Where an alias points: `generation` counts its moves."""
-
-    name: str
-    alias: str
-    number: int
-    previous: int | None
-    generation: int
     time: str
     author: str
-    reason: str
-    gate: dict[str, Any] | None
+    text: str
+
+
+class StateDocument(MovingDocument):
+    """models/<name>/states/<n>.json."""
+
+    number: int = Field(ge=1)
+    tags: dict[str, str] = {}
+    notes: tuple[Note, ...] = ()
+    deprecated: str | None = Field(default=None, description="Why nobody should use it any more.")
+    deleted: str | None = Field(default=None, description="Why it was deleted.")
+    purged: bool = Field(default=False, description="Its blobs were given up for good.")
+    gate: dict[str, JsonValue] | None = Field(
+        default=None, description="The latest decision on it."
+    )
+
+
+class IndexDocument(Document):
+    """models/<name>/index/<k>.json: equal versions give equal bytes, whoever writes it."""
+
+    name: str
+    versions: list[dict[str, Any]]
+
+
+class PendingDocument(Document):
+    """pending/<id>.json: lies there from before a registration looks for blobs to its commit."""
+
+    created: str
+    author: str
+    package: str
+    nonce: str
+    blobs: list[str]
+
+
+class SweepDocument(Document):
+    """sweep.json: while `running`, and renewed by its holder, blobs are being deleted."""
+
+    running: bool
+    nonce: str
+    author: str
+    time: str
+    history: list[dict[str, JsonValue]] = []

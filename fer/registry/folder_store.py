@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from fer.errors import ConflictError, FerError, StoreError, UnsafeStoreError
 from fer.registry.store import (
@@ -29,6 +30,8 @@ from fer.registry.store import (
     missing,
     sha256_tag,
 )
+
+_TEMPORARY: Final = ".tmp-"
 
 
 class FolderStore(Store):
@@ -143,6 +146,24 @@ class FolderStore(Store):
                 raise StoreError(f"{path} changed while it was being uploaded. Repeat the command.")
             os.replace(temporary, self._path(key))
 
+    def leftovers(self, before: float, *, remove: bool = False) -> Iterator[tuple[str, int]]:
+        self._must_exist()
+        with self._explained(""):
+            for folder, _, files in os.walk(self.root):
+                for name in files:
+                    path = Path(folder, name)
+                    if not name.startswith(_TEMPORARY):
+                        continue
+                    try:
+                        found = path.stat()
+                        if found.st_mtime >= before:
+                            continue
+                        if remove:
+                            path.unlink()
+                    except FileNotFoundError:
+                        continue  # its writer was alive after all
+                    yield path.relative_to(self.root).as_posix(), found.st_size
+
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
@@ -177,7 +198,7 @@ class FolderStore(Store):
     def _temporary(self, key: str, data: bytes) -> Iterator[Path]:
         """A synced file beside the target that goes at the end, and the folder synced."""
         folder = self._path(key).parent
-        temporary = folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex}"
+        temporary = folder / f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
         with self._explained(key):
             folder.mkdir(parents=True, exist_ok=True)
             try:

@@ -6,67 +6,34 @@
 from __future__ import annotations
 
 import logging
-import os
-import time
-from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Self
 
-from pydantic import ValidationError
-
-from fer.errors import (
-    ConflictError,
-    NotFoundError,
-    PackageError,
-    RegistryError,
-    SettingsError,
-    UnavailableError,
-)
+from fer.errors import PackageError, SettingsError, UnavailableError
 from fer.registry.cache import ModelCache
-from fer.registry.catalog import Catalog, in_parallel, to_alias, to_version
-from fer.registry.documents import (
-    HISTORY,
-    ROOT,
-    Alias,
-    AliasDocument,
-    DigestDocument,
-    Event,
-    RootDocument,
-    Version,
-    VersionDocument,
-    alias_key,
-    blob_key,
-    digest_key,
-    new_id,
-    now,
-    version_key,
-)
-from fer.registry.manifest import MANIFEST, describe
+from fer.registry.garbage import DAY, GarbageReport, collect
 from fer.registry.package import ModelPackage
-from fer.registry.progress import transfer_bar
-from fer.registry.reference import (
-    DEFAULT_ALIAS,
-    ModelReference,
-    check_alias,
-    check_name,
-)
+from fer.registry.publish import Publisher
+from fer.registry.reference import ModelReference
 from fer.registry.store import Store, open_store
 from fer.registry.verify import VerifyReport, verify_version
+from fer.registry.versions import Version
 from fer.settings import settings
 
 _log = logging.getLogger(__name__)
-_TRIES: Final = 500
 
 
-class Registry(Catalog):
+class Registry(Publisher):
     """A registry on a store; `Registry.open()` makes one from FER_REGISTRY."""
 
     def __init__(self, store: Store, cache: ModelCache | None = None) -> None:
         super().__init__(store)
-        self.cache = cache or ModelCache(settings().cache / "models")
+        now = settings()
+        self.cache = cache or ModelCache(now.cache / "models", now.cache_limit)
 
     @classmethod
-    def open(cls, url: str | None = None) -> Registry:
+    def open(cls, url: str | None = None) -> Self:
         """The registry at `url`: a folder's path, or s3://bucket/prefix. Contacts nothing yet.
 
         Args:
@@ -83,112 +50,56 @@ class Registry(Catalog):
             )
         return cls(open_store(url))
 
-    # Writing ------------------------------------------------------------------------------
+    def collect_garbage(
+        self, grace: timedelta = DAY, *, apply: bool = False, progress: bool = False
+    ) -> GarbageReport:
+        """Find what nothing refers to, and with `apply` delete it.
 
-    def register(
-        self, folder: Path | str | ModelPackage, note: str = "", *, progress: bool = False
-    ) -> Version:
-        """Register the package in `folder` as the next version of its model.
-
-        Files go up first, those already there are skipped; creating the version document is
-        the commit, so a version is visible whole or not at all. Registering the same package
-        again returns the version it has.
-
-        Raises:
-            PackageError: the package is not whole.
-            StoreError: the store refuses; nothing became visible.
-        """
-        package = folder if isinstance(folder, ModelPackage) else ModelPackage.open(folder)
-        name = check_name(package.name)
-        self._begin_writing()
-        number = max(self._present_numbers(name), default=0)
-        uploaded = False
-        for _ in range(_TRIES * 20):
-            if (known := self._registered(name, package.digest, number)) is not None:
-                return known
-            if not uploaded:
-                self._upload(package, progress)
-                uploaded = True
-            document = VersionDocument(
-                name=name,
-                number=number + 1,
-                digest=package.digest,
-                created=now(),
-                author=_author(),
-                note=note,
-                nonce=new_id(),
-                package=package.manifest,
-            )
-            try:
-                self.store.create_if_absent(version_key(name, number + 1), document.to_bytes())
-            except ConflictError:
-                # Others may have gone on by several; a listing may lag behind the conflict.
-                number = max([number + 1, *self._present_numbers(name)])
-                continue
-            self._settle_version(document, fresh=True)
-            return to_version(document)
-        raise ConflictError(f"Too many others register {name!r} at once. Repeat the command.")
-
-    def promote(
-        self,
-        name: str,
-        number: int,
-        alias: str = DEFAULT_ALIAS,
-        reason: str = "",
-        gate: dict[str, Any] | None = None,
-        *,
-        expected: int | None = None,
-    ) -> Alias:
-        """Point an alias at a version, and record it.
+        Purged are versions deleted longer than `grace` ago; deleted are the blobs that no other
+        version and no registration under way needs, and what killed writers left behind. Nothing
+        younger than `grace` goes.
 
         Args:
-            name: the model.
-            number: the version.
-            alias: `champion`, `challenger` or any other.
-            reason: why; kept in the event log.
-            gate: the decision's figures as JSON; kept in the event log.
-            expected: move only while the alias points at this version (0: does not exist).
+            grace: longer than the longest registration takes. 0 says that nobody registers now.
+            apply: delete; otherwise only report what would go.
+            progress: show a bar on stderr even where it is no terminal.
 
         Raises:
-            NotFoundError: no such version.
-            ConflictError: the alias does not point at `expected`.
+            RegistryError: a version document is damaged, so what it needs is not known; or
+                another collection is under way. Nothing was deleted.
         """
-        check_alias(alias, movable=True)
-        target = self.resolve(ModelReference(name=check_name(name), number=number))
+        return collect(self, grace, apply=apply, progress=progress)
 
-        def next_target(present: AliasDocument | None) -> Version:
-            at = present.version if present else 0
-            if expected is not None and at != expected:
-                raise ConflictError(
-                    f"{name}@{alias} points at version {at or 'none'}, not at {expected}: somebody "
-                    "moved it. Look at it with `fer models show` and decide again."
-                )
-            return target
+    def copy_to(
+        self, target: Registry, reference: str | ModelReference, *, progress: bool = False
+    ) -> Version:
+        """Copy a version into another registry, where it becomes the next version of its model.
 
-        return self._move(name, alias, "promote", reason, gate, next_target)
+        Every digest is checked on the way out and on the way in. The copy says where it came
+        from, and takes the note and the tags along. A package that the target has already stays
+        the version it is there.
 
-    def rollback(self, name: str, alias: str = DEFAULT_ALIAS, reason: str = "") -> Alias:
-        """Point an alias back at the version it pointed at before; twice returns.
+        Args:
+            target: the other registry.
+            reference: name, name@alias or name:7 in this one.
+            progress: show bars on stderr even where it is no terminal.
 
         Raises:
-            NotFoundError: no such alias, or it never pointed elsewhere.
+            NotFoundError: no such version here.
+            PackageError: this registry holds bytes that do not match.
         """
-        check_alias(alias, movable=True)
-        check_name(name)
-
-        def next_target(present: AliasDocument | None) -> Version:
-            if present is None:
-                raise self._no_alias(name, alias)
-            if present.previous is None:
-                raise NotFoundError(
-                    f"{name}@{alias} has pointed at version {present.version} alone, so there is "
-                    "nothing to go back to. Promote another version instead."
-                )
-            return self._version(name, present.previous)
-
-        return self._move(name, alias, "rollback", reason, None, next_target)
-
-    # Moving bytes -------------------------------------------------------------------------
+        version = self.resolve(reference)
+        package = self.pull(ModelReference(name=version.name, number=version.number), progress)
+        origin = version.origin or {
+            "registry": self.url,
+            "version": version.number,
+            "author": version.author,
+            "created": version.created,
+        }
+        copied = target.register(package, version.note, progress=progress, origin=origin)
+        if tags := self.state(version.name, version.number).tags:
+            target.tag(copied.name, copied.number, tags)
+        return copied
 
     def pull(self, reference: str | Path | ModelReference, progress: bool = False) -> ModelPackage:
         """The package a reference means, from the cache or through it.
@@ -214,6 +125,7 @@ class Registry(Catalog):
         try:
             version = self.resolve(wanted)
             package = self.cache.pull(self.store, version.digest, str(version), progress)
+            deprecated = self.state(version.name, version.number).deprecated
         except UnavailableError as error:
             if not self.cache.knows(self.store.identity, str(wanted)):
                 raise
@@ -223,6 +135,8 @@ class Registry(Catalog):
                 f"{version} holds a package of the model {package.name!r}. Run `fer models verify "
                 f"{version}` and register it anew."
             )
+        if deprecated:
+            _log.warning("%s is deprecated: %s", version, deprecated)
         for meaning in {str(wanted), str(version)}:
             self.cache.remember(self.store.identity, meaning, version.number, version.digest)
         return package
@@ -235,118 +149,6 @@ class Registry(Catalog):
         """
         version = self.resolve(reference)
         return verify_version(self.store, version, progress)
-
-    def _upload(self, package: ModelPackage, progress: bool) -> None:
-        blobs = {entry.sha256: package.file(name) for name, entry in package.manifest.files.items()}
-        sizes = {entry.sha256: entry.size for entry in package.manifest.files.values()}
-        blobs[package.digest] = package.folder / MANIFEST
-        sizes[package.digest] = blobs[package.digest].stat().st_size
-        with transfer_bar(f"Registering {package.name}", sum(sizes.values()), progress) as moved:
-
-            def send(digest: str) -> None:
-                stat = self.store.head(blob_key(digest))
-                if stat is not None and stat.size == sizes[digest]:
-                    moved(sizes[digest])
-                    return
-                self.store.upload_from(blob_key(digest), blobs[digest], digest, moved)
-
-            in_parallel(send, list(blobs), workers=4)
-
-    # Inside -------------------------------------------------------------------------------
-
-    def _begin_writing(self) -> None:
-        # Read first: some servers make a misspelt bucket when it is written to.
-        self._check_root()
-        self.store.check_conditional()
-        if not self._root_checked:
-            try:
-                self.store.create_if_absent(ROOT, RootDocument(created=now()).to_bytes())
-            except ConflictError:
-                self._root_checked = False
-                self._check_root()
-
-    def _registered(self, name: str, digest: str, newest: int) -> Version | None:
-        """The version up to `newest` that has this digest.
-
-        The newest version's digest entry and event are completed first: after that every
-        version up to it can be found by digest, and a newer one may be committed.
-        """
-        if not newest:
-            return None
-        document = self._document(name, newest)
-        self._settle_version(document)
-        if document.digest == digest:
-            return to_version(document)
-        key = digest_key(name, digest)
-        try:
-            found = DigestDocument.from_bytes(self.store.get(key).data, f"{self.url}/{key}")
-        except NotFoundError:
-            return None
-        version = self._version(name, found.number)
-        return version if version.digest == digest else None
-
-    def _settle_version(self, document: VersionDocument, *, fresh: bool = False) -> None:
-        """Write what follows from a version; anyone may, any number of times."""
-        entry = DigestDocument(number=document.number)
-        self._ensure(digest_key(document.name, document.digest), entry.to_bytes(), fresh=fresh)
-        self._ensure(document.event.key, document.event.to_bytes(), fresh=fresh)
-
-    def _ensure(self, key: str, data: bytes, *, fresh: bool = False) -> None:
-        # One that is not our own mostly stands already; asking is cheaper than a refused write.
-        if fresh or self.store.head(key) is None:
-            try:
-                self.store.create_if_absent(key, data)
-            except ConflictError:
-                _log.debug("%s was written by another process meanwhile", key)
-
-    def _move(
-        self,
-        name: str,
-        alias: str,
-        action: str,
-        reason: str,
-        gate: dict[str, Any] | None,
-        next_target: Callable[[AliasDocument | None], Version],
-    ) -> Alias:
-        """Compare-and-swap an alias until it holds; every move is an event."""
-        self._begin_writing()
-        key, identity = alias_key(name, alias), new_id()
-        for attempt in range(_TRIES):
-            present, etag = self._read_alias(key)
-            if present is not None and _has_move(present, identity):
-                # Our write held though its answer was lost, and others moved on from it.
-                return to_alias(present)
-            target = next_target(present)
-            try:
-                event = Event(
-                    id=identity,
-                    time=now(),
-                    name=name,
-                    action=action,
-                    version=target.number,
-                    alias=alias,
-                    previous=present.version if present else None,
-                    author=_author(),
-                    reason=reason,
-                    gate=gate,
-                )
-            except ValidationError as error:
-                raise RegistryError(
-                    f"The gate's figures cannot be kept: {describe(error)}. Give plain JSON."
-                ) from None
-            document = _moved(present, target, event)
-            try:
-                if present is None:
-                    self.store.create_if_absent(key, document.to_bytes())
-                else:
-                    self._ensure(present.event.key, present.event.to_bytes())
-                    self.store.swap(key, document.to_bytes(), etag)
-            except ConflictError:
-                time.sleep(min(0.2, 0.002 * attempt) * (os.urandom(1)[0] / 255))
-                continue
-            self._ensure(event.key, event.to_bytes(), fresh=True)
-            return to_alias(document)
-        raise ConflictError(f"Too many others move {name}@{alias} at once. Repeat the command.")
 
 
 def pull(
@@ -363,39 +165,3 @@ def pull(
     if wanted.path is not None:
         return ModelPackage.open(wanted.path)
     return Registry.open(registry).pull(wanted, progress)
-
-
-def _moved(present: AliasDocument | None, target: Version, event: Event) -> AliasDocument:
-    """The alias after a move; moving to where it points keeps its predecessor."""
-    entry: dict[str, Any] = {"version": target.number, "event": event.id, "time": event.time}
-    if present is None:
-        previous, history, generation = None, [], 0
-    else:
-        stays = present.version == target.number
-        previous = present.previous if stays else present.version
-        history, generation = present.history, present.generation
-    return AliasDocument(
-        name=target.name,
-        alias=event.alias or DEFAULT_ALIAS,
-        version=target.number,
-        digest=target.digest,
-        previous=previous,
-        generation=generation + 1,
-        event=event,
-        history=[*history, entry][-HISTORY:],
-    )
-
-
-def _has_move(document: AliasDocument, identity: str) -> bool:
-    return any(entry.get("event") == identity for entry in document.history)
-
-
-def _author() -> str:
-    import getpass
-    import socket
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"

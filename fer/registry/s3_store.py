@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import logging
 import os
 import random
 import re
@@ -43,6 +44,7 @@ from fer.registry.store import (
 )
 from fer.settings import settings
 
+_log = logging.getLogger(__name__)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _MULTIPART: Final = 64 << 20
 """Larger files go up in parts and in parallel."""
@@ -209,6 +211,27 @@ class S3Store(Store):
                 )
             if progress is not None:
                 progress(path.stat().st_size)
+
+    def leftovers(self, before: float, *, remove: bool = False) -> Iterator[tuple[str, int]]:
+        # Parts of uploads that never ended: kept, and charged for, though no listing shows them.
+        try:
+            with self._explained("s3:ListBucketMultipartUploads", ""):
+                pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                    Bucket=self.bucket, Prefix=f"{self._root}blobs/"
+                )
+                uploads = [upload for page in pages for upload in page.get("Uploads", [])]
+        except StoreError as error:
+            _log.warning("Unfinished uploads were not looked for: %s", error)
+            return
+        for upload in uploads:
+            if upload["Initiated"].timestamp() >= before:
+                continue
+            if remove:
+                with self._explained("s3:AbortMultipartUpload", upload["Key"]):
+                    self._client.abort_multipart_upload(
+                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+            yield f"upload {upload['Key'][len(self._root) :]}", 0
 
     @property
     def _client(self) -> Any:

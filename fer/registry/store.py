@@ -132,6 +132,18 @@ class Store(ABC):
             progress: called with the bytes of each block.
         """
 
+    def leftovers(self, before: float, *, remove: bool = False) -> Iterator[tuple[str, int]]:
+        """What killed writers left that is no key, older than `before` (unix seconds).
+
+        Args:
+            before: on the store's clock.
+            remove: remove each as it is named.
+
+        Returns:
+            Name and bytes of each; by default there are none.
+        """
+        yield from ()
+
     def download_to(
         self,
         key: str,

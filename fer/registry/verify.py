@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 
 from fer.errors import NotFoundError, PackageError, StoreError
-from fer.registry.documents import Version, blob_key
+from fer.registry.documents import blob_key
 from fer.registry.manifest import MANIFEST, PackageFile, PackageManifest
 from fer.registry.progress import transfer_bar
 from fer.registry.store import Progress, Store
+from fer.registry.versions import Version
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,17 @@ import pytest
 
 from fer.errors import GateError
 from fer.evaluation.gate import check_gate
-from fer.params import GateParams
+from fer.expressions import EXPRESSIONS
+from fer.params import GateParams, RecallParams
 
 PARAMS = GateParams(
-    min_accuracy=0.6, min_macro_f1=0.5, max_calibration_error=0.05, max_accuracy_drop=0.005
+    min_accuracy=0.6,
+    min_macro_f1=0.5,
+    max_calibration_error=0.05,
+    max_accuracy_drop=0.005,
+    significance=0.05,
+    min_recall=RecallParams(**dict.fromkeys(EXPRESSIONS, 0.2)),
+    max_latency_ms=100,
 )
 
 

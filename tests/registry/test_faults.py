@@ -24,6 +24,7 @@ from fer.errors import (
 )
 from fer.registry import Registry, pull
 from fer.registry import store as store_module
+from fer.registry.documents import AliasDocument
 
 pytestmark = pytest.mark.s3
 
@@ -126,7 +127,7 @@ def test_a_store_that_ignores_conditions_is_refused(
     faults.careless = {}
     for write in (
         lambda: registry.register(make_package(1).folder),
-        lambda: registry._move("faces", "champion", "promote", "", None, lambda present: None),
+        lambda: registry._change(AliasDocument, "models/a/aliases/b.json", {}, {}, lambda _: None),
     ):
         with pytest.raises(UnsafeStoreError, match=r"ignores If-None-Match.*conditional writes"):
             write()

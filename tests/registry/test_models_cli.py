@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from fer.cli.models import app
-from fer.errors import FerError, ModelReferenceError, RegistryError
+from fer.errors import FerError, GateError, ModelReferenceError, RegistryError, UsageError
 from fer.registry import Registry
 from fer.registry.documents import blob_key
 
 runner = CliRunner()
-COMMANDS = ["list", "show", "register", "promote", "rollback", "pull", "verify"]
+COMMANDS = [
+    "list",
+    "show",
+    "register",
+    "promote",
+    "rollback",
+    "pull",
+    "verify",
+    "gate",
+    "tag",
+    "note",
+    "deprecate",
+    "delete",
+    "restore",
+    "gc",
+    "diff",
+    "export",
+    "import",
+]
 
 
 def run(*arguments: object) -> str:
@@ -88,3 +107,69 @@ def test_a_bad_alias_leaves_no_version(folder_registry: Registry, make_package: 
         run("register", make_package(1).folder, "--promote-as", "No Good")
     assert raised.value.exit_code == 2
     assert not folder_registry.store.root.exists()  # type: ignore[attr-defined]
+
+
+def test_what_comes_after_registration(folder_registry: Registry, make_package: Any) -> None:
+    for seed in (1, 2, 3):
+        run("register", make_package(seed).folder)
+    assert run_json("tag", "faces:1", "stage=field", "lab")["tags"] == {"stage": "field", "lab": ""}
+    assert run_json("tag", "faces:1", "--remove", "lab")["tags"] == {"stage": "field"}
+    assert run_json("note", "faces:1", "a note")["notes"][0]["text"] == "a note"
+    assert run_json("deprecate", "faces:1", "--reason", "old")["deprecated"] == "old"
+    listed = run_json("list", "faces")["versions"]
+    assert listed[0]["tags"] == {"stage": "field"}
+    assert listed[0]["metrics"] == {"accuracy": 0.501}
+    assert "stage=field deprecated" in run("list", "faces")
+    shown = run("show", "faces:1")
+    assert "deprecated[/yellow]" not in shown
+    assert "a note" in shown
+    assert run_json("deprecate", "faces:1", "--undo")["deprecated"] is None
+
+    assert run_json("delete", "faces:2", "--reason", "wrong [red]labels")["deleted"]
+    assert [one["version"] for one in run_json("list", "faces")["versions"]] == [1, 3]
+    assert len(run_json("list", "faces", "--deleted")["versions"]) == 3
+    assert "wrong [red]labels" in run("show", "faces:2")
+    plan = run_json("gc", "--grace", "0")
+    assert (plan["applied"], plan["purged"]) == (False, ["faces:2"])
+    assert "Would delete 2 blobs" in run("gc", "--grace", "0")
+    assert run_json("restore", "faces:2")["deleted"] is None
+    assert run_json("gc", "--grace", "0", "--apply")["blobs"] == []
+
+
+def test_diff_of_versions_and_folders(folder_registry: Registry, make_package: Any) -> None:
+    package = make_package(2)
+    run("register", make_package(1).folder)
+    found = run_json("diff", "faces:1", package.folder)
+    assert found["metrics"] == {"accuracy": {"before": 0.501, "after": 0.502, "delta": 0.001}}
+    assert list(found["files"]) == ["model.onnx"]
+    text = run("diff", "faces:1", package.folder)
+    assert "accuracy  0.501 -> 0.502  (+0.001)" in text
+    assert "data  the same" in text
+
+
+def test_export_and_import(folder_registry: Registry, make_package: Any, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        run("register", make_package(seed).folder)
+    other = tmp_path / "other"
+    done = run_json("export", "faces:2", "--to", other)
+    assert [(one["from"], one["to"]) for one in done["versions"]] == [("faces:2", "faces:1")]
+    done = run_json("import", "faces@latest", "--from", folder_registry.url, "-r", other, "--all")
+    assert [one["to"] for one in done["versions"]] == ["faces:2", "faces:1"]
+    assert "origin" in run("show", "faces:2", "-r", other)
+    with pytest.raises(UsageError, match=r"both registries"):
+        run("export", "faces:2", "--to", folder_registry.url)
+
+
+def test_a_forced_promotion_says_so(folder_registry: Registry, make_package: Any) -> None:
+    run("register", make_package(1).folder)
+    check = {"name": "recall_fear", "passed": False, "text": "recall_fear 0.1 is below 0.2"}
+    decision = {"passed": False, "champion": None, "checks": [check], "text": "recall_fear"}
+    folder_registry.judge("faces", 1, decision)
+    assert "gate:failed" in run("list", "faces")
+    with pytest.raises(GateError, match=r"did not pass the gate"):
+        run("promote", "faces:1")
+    assert run_json("promote", "faces:1", "--force", "--reason", "needed")["forced"] is True
+    shown = run("show", "faces")
+    assert "FORCED    past the gate as @champion" in shown
+    assert "NO  recall_fear 0.1 is below 0.2" in shown
+    assert run_json("show", "faces")["forced"][0]["reason"] == "needed"

@@ -1,0 +1,173 @@
+"""Registering a package: blobs first, then the one write that makes a version visible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fer.errors import ConflictError, NotFoundError
+from fer.registry.aliases import AliasMover
+from fer.registry.catalog import in_parallel
+from fer.registry.documents import (
+    INDEXED,
+    DigestDocument,
+    IndexDocument,
+    VersionDocument,
+    blob_key,
+    digest_key,
+    index_key,
+    new_id,
+    now,
+    version_key,
+)
+from fer.registry.garbage import pending
+from fer.registry.manifest import MANIFEST
+from fer.registry.package import ModelPackage
+from fer.registry.progress import transfer_bar
+from fer.registry.reference import check_name
+from fer.registry.versions import Version, summarise, summary_record
+from fer.registry.writer import TRIES, author
+
+
+class Publisher(AliasMover):
+    """Registration."""
+
+    def register(
+        self,
+        folder: Path | str | ModelPackage,
+        note: str = "",
+        *,
+        progress: bool = False,
+        origin: dict[str, Any] | None = None,
+    ) -> Version:
+        """Register the package in `folder` as the next version of its model.
+
+        Files go up first, those already there are skipped; creating the version document is
+        the commit, so a version is visible whole or not at all. Registering the same package
+        again returns the version it has, and uploads what that lacks; where that version was
+        deleted, it becomes a new one.
+
+        Args:
+            folder: of the package.
+            note: kept with the version.
+            progress: show a bar on stderr even where it is no terminal.
+            origin: where it was imported from; see `Version`.
+
+        Raises:
+            PackageError: the package is not whole.
+            StoreError: the store refuses; nothing became visible.
+        """
+        package = folder if isinstance(folder, ModelPackage) else ModelPackage.open(folder)
+        name = check_name(package.name)
+        self._begin_writing()
+        blobs = {package.digest, *(file.sha256 for file in package.manifest.files.values())}
+        with pending(self.store, str(package.name), blobs):
+            self._upload(package, progress)
+            return self._commit(name, package, note, origin)
+
+    def _upload(self, package: ModelPackage, progress: bool) -> None:
+        blobs = {entry.sha256: package.file(name) for name, entry in package.manifest.files.items()}
+        sizes = {entry.sha256: entry.size for entry in package.manifest.files.values()}
+        blobs[package.digest] = package.folder / MANIFEST
+        sizes[package.digest] = blobs[package.digest].stat().st_size
+        with transfer_bar(f"Registering {package.name}", sum(sizes.values()), progress) as moved:
+
+            def send(digest: str) -> None:
+                stat = self.store.head(blob_key(digest))
+                if stat is not None and stat.size == sizes[digest]:
+                    moved(sizes[digest])
+                    return
+                self.store.upload_from(blob_key(digest), blobs[digest], digest, moved)
+
+            in_parallel(send, list(blobs), workers=4)
+
+    def _commit(
+        self, name: str, package: ModelPackage, note: str, origin: dict[str, Any] | None
+    ) -> Version:
+        """Create the version document under the first number that is free."""
+        number = max(self._present_numbers(name), default=0)
+        for _ in range(TRIES * 20):
+            if (known := self._registered(name, package.digest, number)) is not None:
+                return known
+            document = VersionDocument(
+                name=name,
+                number=number + 1,
+                digest=package.digest,
+                created=now(),
+                author=author(),
+                note=note,
+                nonce=new_id(),
+                origin=origin,
+                package=package.manifest,
+            )
+            try:
+                self.store.create_if_absent(version_key(name, number + 1), document.to_bytes())
+            except ConflictError:
+                # Others may have gone on by several; a listing may lag behind the conflict.
+                number = max([number + 1, *self._present_numbers(name)])
+                continue
+            self._settle_version(document, fresh=True)
+            return Version.of(document)
+        raise ConflictError(f"Too many others register {name!r} at once. Repeat the command.")
+
+    def _registered(self, name: str, digest: str, newest: int) -> Version | None:
+        """The version up to `newest` that has this digest and is not deleted.
+
+        The newest version's digest entry and event are completed first: after that every
+        version up to it can be found by digest, and a newer one may be committed.
+        """
+        if not newest:
+            return None
+        document = self._document(name, newest)
+        self._settle_version(document)
+        if document.digest == digest:
+            found = document
+        else:
+            key = digest_key(name, digest)
+            try:
+                entry = DigestDocument.from_bytes(self.store.get(key).data, f"{self.url}/{key}")
+            except NotFoundError:
+                return None
+            found = self._document(name, entry.number)
+        if found.digest != digest or self.state(name, found.number).deleted:
+            return None
+        return Version.of(found)
+
+    def _settle_version(self, document: VersionDocument, *, fresh: bool = False) -> None:
+        """Write what follows from a version; anyone may, any number of times."""
+        self._note_digest(document, fresh=fresh)
+        self._ensure(document.event.key, document.event.to_bytes(), fresh=fresh)
+        if document.number % INDEXED == 0:
+            self._write_index(document.name, document.number // INDEXED - 1)
+
+    def _note_digest(self, document: VersionDocument, *, fresh: bool) -> None:
+        """Let the digest lead to this version, or to a later one with the same package.
+
+        There are several only where the earlier ones were deleted.
+        """
+        key = digest_key(document.name, document.digest)
+        data = DigestDocument(number=document.number).to_bytes()
+        while True:
+            try:
+                if fresh:
+                    self.store.create_if_absent(key, data)
+                    return
+                present = self.store.get(key)
+                entry = DigestDocument.from_bytes(present.data, f"{self.url}/{key}")
+                if entry.number < document.number:
+                    self.store.swap(key, data, present.etag)
+                return
+            except NotFoundError:
+                fresh = True
+            except ConflictError:
+                fresh = False
+
+    def _write_index(self, name: str, part: int) -> None:
+        """Sum up 100 versions for listings, unless somebody has."""
+        key = index_key(name, part)
+        if self.store.head(key) is not None:
+            return
+        numbers = range(part * INDEXED + 1, (part + 1) * INDEXED + 1)
+        versions = in_parallel(lambda number: self._version(name, number), numbers)
+        records = [summary_record(summarise(version)) for version in versions]
+        self._ensure(key, IndexDocument(name=name, versions=records).to_bytes(), fresh=True)
