@@ -5,6 +5,7 @@
     │   ├── ParamsError            params.yaml: misspelt, missing, out of range
     │   ├── SettingsError          FER_* environment
     │   ├── ImageError             a picture that cannot be read, or is too large
+    │   ├── VideoError             a video or camera that cannot be read, or a range outside it
     │   └── ModelReferenceError    a model reference that cannot be parsed
     ├── SourceError                a dataset source: absent, damaged, hostile, wrong digest
     │   └── UnreachableError       the network failed: another try may help
@@ -52,6 +53,10 @@ class SettingsError(UsageError):
 
 class ImageError(UsageError):
     """A picture cannot be decoded, or is larger than the stated limit."""
+
+
+class VideoError(UsageError):
+    """A video or camera cannot be opened or decoded, or the time range lies outside it."""
 
 
 class ModelReferenceError(UsageError):

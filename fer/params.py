@@ -163,6 +163,18 @@ class PackageParams(Section):
     description: str
 
 
+class RecallParams(Section):
+    """The least recall of each expression; 0 asks nothing."""
+
+    angry: Share
+    disgust: Share
+    fear: Share
+    happy: Share
+    sad: Share
+    surprise: Share
+    neutral: Share
+
+
 class GateParams(Section):
     """What a version must reach before it becomes champion."""
 
@@ -170,6 +182,9 @@ class GateParams(Section):
     min_macro_f1: Share
     max_calibration_error: Share
     max_accuracy_drop: Share
+    significance: float = Field(ge=0, lt=1)
+    min_recall: RecallParams
+    max_latency_ms: Positive
 
 
 DetectorName = Literal["dlib-hog", "opencv-yunet"]
@@ -186,6 +201,35 @@ class FacesParams(Section):
     max_megapixels: float = Field(default=150, gt=0)
 
 
+class TimelineParams(Section):
+    """From probabilities frame by frame to episodes. Changing it needs no second analysis."""
+
+    smoothing: float = Field(default=0.15, ge=0)
+    baseline: bool = False
+    enter: float = Field(default=0.5, ge=0, le=1)
+    leave: float = Field(default=0.35, ge=0, le=1)
+    min_episode: float = Field(default=0.3, ge=0)
+    max_gap: float = Field(default=0.5, gt=0)
+
+    @model_validator(mode="after")
+    def _leave_below_enter(self) -> Self:
+        if self.leave > self.enter:
+            raise ValueError("leave is above enter: an episode would end where it begins")
+        return self
+
+
+class VideoParams(Section):
+    """Frames, tracks and episodes of a video. Has defaults, as `FacesParams` has."""
+
+    sample_fps: float | None = Field(default=None, gt=0)
+    detect_interval: float = Field(default=0.2, ge=0)
+    max_side: int = Field(default=960, ge=64)
+    max_carried: float = Field(default=0.6, ge=0)
+    max_missing: float = Field(default=1.5, ge=0)
+    cut_correlation: float = Field(default=0.4, ge=-1, le=1)
+    timeline: TimelineParams = TimelineParams()
+
+
 class Params(Section):
     """The whole file."""
 
@@ -198,6 +242,7 @@ class Params(Section):
     package: PackageParams
     gate: GateParams
     faces: FacesParams
+    video: VideoParams = VideoParams()
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -42,10 +42,13 @@ def find_faces(
         reduction: original pixels per pixel of `grey`; boxes and sizes are given in the original's.
     """
     image = rgb if rgb is not None and detector.colour else grey
-    faces = []
-    for detection in detector.detect(image):
-        crop = crop_face(grey, detection, margin)
-        original = detection.scaled(reduction)
-        size = max(original.width, original.height)
-        faces.append(FoundFace(original, measure(crop, size), crop))
-    return faces
+    return [found_face(grey, one, margin, reduction) for one in detector.detect(image)]
+
+
+def found_face(
+    grey: Image, box: Detection, margin: float = 0.0, reduction: float = 1.0
+) -> FoundFace:
+    """Crop and quality of one face whose box, in pixels of `grey`, is known; see `find_faces`."""
+    crop = crop_face(grey, box, margin)
+    original = box.scaled(reduction)
+    return FoundFace(original, measure(crop, max(original.width, original.height)), crop)

@@ -54,7 +54,13 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column("box_top", "float32", "px", "Top edge, from the picture's top."),
     Column("box_right", "float32", "px", "Right edge, exclusive; may lie outside the picture."),
     Column("box_bottom", "float32", "px", "Bottom edge, exclusive; may lie outside the picture."),
-    Column("detection_score", "float32", "", "The detector's score; compare within one detector."),
+    Column(
+        "detection_score",
+        "float32",
+        "",
+        "The detector's score; compare within one detector. Null in a video where the box was "
+        "carried from an earlier frame.",
+    ),
     Column("quality_size", "float32", "px", "Longer side of the box in the original picture."),
     Column(
         "quality_sharpness",
@@ -68,7 +74,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "quality_marks",
         "list<string>",
         "",
-        "small, blurred, dark, bright: where the crop is unlike FER2013's (CSV: joined by ;).",
+        "small, blurred, dark, bright: where the crop is unlike FER2013's; corrupt, with null "
+        "face: a video frame that could not be decoded (CSV: joined by ;).",
     ),
     *(
         Column(f"p_{name}", "float32", "probability", f"Probability of {name}.")

@@ -1,0 +1,165 @@
+"""`fer video`: who showed which expression when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fer.cli.console import JsonFlag, emit, note
+from fer.cli.predict import ModelOption, ParamsOption, RegistryOption
+from fer.errors import UsageError, VideoError
+
+if TYPE_CHECKING:
+    from fer.inference.video import VideoSummary
+    from fer.params import FacesParams, VideoParams
+
+app = typer.Typer()
+
+_SHOWN = 20  # episodes that the report for people lists
+
+
+@app.command()
+def video(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Video files.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results; made if absent.")
+    ] = Path(),
+    model: ModelOption = None,
+    registry: RegistryOption = None,
+    params: ParamsOption = None,
+    start: Annotated[
+        str | None, typer.Option(help="Where to begin: seconds, 1:30 or 0:01:30.5.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="Where to end, exclusive.")] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Frames analysed per second of video. Default: all."),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Write NAME.csv too.")] = False,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.mp4", help="Write the video with boxes and expressions."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Analyse videos: one row per face and frame, with time stamp and the person's number.
+
+    Writes NAME.parquet, NAME.episodes.csv and NAME.json per file. Run it again after a kill and
+    it goes on; a finished video is not repeated. A file that cannot be read is named and the
+    rest is done; the exit status is then 2.
+    """
+    from fer.inference.recognizer import Recognizer
+    from fer.inference.video import analyze_video
+    from fer.progress import Progress
+
+    targets = _targets(files, output)
+    if overlay is not None and len(files) > 1:
+        raise UsageError("--overlay names one file, so name one video with it.")
+    first, last = _seconds(start, "--start"), _seconds(end, "--end")
+    faces, settings = load_sections(params)
+    if fps is not None:
+        settings = settings.model_copy(update={"sample_fps": fps})
+    recognizer = Recognizer.load(model, registry=registry, faces=faces)
+    documents: list[dict[str, Any]] = []
+    texts: list[str] = []
+    failed = 0
+    with Progress("frames") as bar:
+        for file, target in zip(files, targets, strict=True):
+            bar.start(file.name)
+            try:
+                summary = analyze_video(
+                    file,
+                    recognizer,
+                    target,
+                    start=first,
+                    end=last,
+                    params=settings,
+                    csv=csv,
+                    overlay=overlay,
+                    progress=bar.update,
+                )
+            except UsageError as error:  # VideoError too: this file, not the others
+                failed += 1
+                documents.append({"video": str(file), "error": str(error)})
+                texts.append(f"[bold]{_plain(str(file))}[/bold]\n  [red]not analysed[/red]")
+                note(f"[red]{_plain(str(error))}[/red]")
+            else:
+                documents.append({"error": None, **summary.as_dict()})
+                texts.append(_text(file, summary))
+    emit({"videos": documents}, as_json, lambda: "\n\n".join(texts))
+    if failed:
+        raise VideoError(f"{failed} of {len(files)} videos could not be analysed: see above.")
+
+
+def load_sections(path: Path | None) -> tuple[FacesParams, VideoParams]:
+    """`faces` and `video` of a named params file, of ./params.yaml, or the defaults."""
+    from fer.params import FacesParams, VideoParams, load_params
+
+    if path is None and not Path("params.yaml").is_file():
+        return FacesParams(), VideoParams()
+    loaded = load_params(path or Path("params.yaml"))
+    return loaded.faces, loaded.video
+
+
+def _targets(files: list[Path], folder: Path) -> list[Path]:
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; --output names a folder. Choose another.")
+    targets = [folder / f"{file.stem}.parquet" for file in files]
+    twice = {target for target in targets if targets.count(target) > 1}
+    if twice:
+        raise UsageError(
+            f"Two of the videos would write {min(twice)}. Analyse them into two folders, "
+            "with --output."
+        )
+    return targets
+
+
+def _seconds(text: str | None, option: str) -> float | None:
+    """Seconds from `90`, `1:30` or `0:01:30.5`."""
+    if text is None:
+        return None
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    in_range = all(0 <= part < 60 for part in parts[1:])
+    if not 1 <= len(parts) <= 3 or not in_range or not 0 <= parts[0] < float("inf"):
+        raise UsageError(f"{option} is {text!r}. Write seconds, 1:30 or 0:01:30.5.")
+    return sum(part * 60.0**place for place, part in enumerate(reversed(parts)))
+
+
+def _text(file: Path, summary: VideoSummary) -> str:
+    lines = [
+        f"[bold]{_plain(str(file))}[/bold]  {summary.width}x{summary.height}, "
+        f"{summary.start:.2f} to {summary.end:.2f} s"
+    ]
+    if summary.finished_before:
+        lines.append(f"  {summary.frames} frames, analysed before")
+    else:
+        resumed = f", {summary.resumed} of them in an earlier run" if summary.resumed else ""
+        lines.append(
+            f"  {summary.frames} frames in {summary.seconds:.1f} s "
+            f"({summary.frames_per_second:.1f} frames/s){resumed}"
+        )
+    lines.append(
+        f"  {summary.faces} faces of {summary.tracks} tracks; "
+        f"{summary.without_face} frames without a face"
+    )
+    lines += [f"  [yellow]{_plain(warning)}[/yellow]" for warning in summary.warnings]
+    for one in summary.episodes[:_SHOWN]:
+        lines.append(
+            f"  {one['start']:>9.2f} to {one['end']:>8.2f} s  track {one['track']:<3} "
+            f"[bold]{one['expression']:<9}[/bold] mean {one['mean']:.0%}, peak {one['peak']:.0%}"
+        )
+    if len(summary.episodes) > _SHOWN:
+        lines.append(f"  ... {len(summary.episodes) - _SHOWN} more episodes")
+    lines.append(f"  Results: {_plain(summary.results)}")
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,258 @@
+"""Expressions as they happen.
+
+Each new frame is tracked and classified at once. Detection takes longer than a frame, so it runs
+beside that in a thread; when it is done, optical flow carries what it found to the present frame.
+It begins anew as soon as it may, so on a slow machine detections become rarer and the picture
+stays smooth.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fer.faces.crop import crop_face
+from fer.faces.cuts import SceneCuts
+from fer.faces.detector import make_detector
+from fer.faces.tracker import Tracker
+from fer.inference.overlay import Label, draw
+from fer.inference.timeline import RunningFilter
+
+if TYPE_CHECKING:
+    from fer.faces.detector import Detection, Image
+    from fer.faces.flow import Moment
+    from fer.inference.camera import Camera, Shot
+    from fer.inference.recognizer import Recognizer
+    from fer.inference.screen import Recording, Screen
+    from fer.params import VideoParams
+
+STAGES = ("wait", "track", "classify", "draw", "latency", "detect")
+"""What is timed: from the camera's frame to its turn; the stages; from the camera's frame to the
+drawn one; and detection, which runs beside these."""
+
+_KEPT = 100_000  # times per stage that percentiles are taken of
+_PATIENCE = 0.5  # s without a frame after which the picture says so
+_WARM_UP = 10  # frames that the percentiles leave out
+
+
+@dataclass(frozen=True)
+class LiveFrame:
+    """What was seen in one frame: s since the start, faces, and frames per second by now."""
+
+    time: float
+    faces: tuple[Label, ...]
+    fps: float
+
+
+@dataclass
+class LiveReport:
+    """One session.
+
+    Attributes:
+        frames: analysed; `passed_over` more came before one or while one was being analysed.
+        faces: seen, over all frames.
+        tracks: persons told apart.
+        detections: how often the detector looked.
+        returns: how often the source went away and came back.
+        latency_ms: of each of `STAGES` the 50th, 95th and 99th percentile and the maximum, ms.
+    """
+
+    source: str
+    frames: int = 0
+    passed_over: int = 0
+    faces: int = 0
+    tracks: int = 0
+    detections: int = 0
+    returns: int = 0
+    seconds: float = 0.0
+    frames_per_second: float = 0.0
+    latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        return asdict(self)
+
+
+class Live:
+    """A live session: `run` it once.
+
+    Args:
+        camera: where frames come from.
+        recognizer: model and `faces` parameters.
+        params: tracking and smoothing; None is the defaults.
+        screen: shows each frame; None shows nothing.
+        recording: takes each frame; None records nothing.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        recognizer: Recognizer,
+        params: VideoParams | None = None,
+        *,
+        screen: Screen | None = None,
+        recording: Recording | None = None,
+    ) -> None:
+        if params is None:
+            from fer.params import VideoParams
+
+            params = VideoParams()
+        self.camera, self.recognizer, self.params = camera, recognizer, params
+        self.screen, self.recording = screen, recording
+        faces = recognizer.faces
+        side = min(faces.max_side, params.max_side)
+        self._detector = make_detector(faces.model_copy(update={"max_side": side}))
+        self._tracker = Tracker(params)
+        self._cuts = SceneCuts(params.cut_correlation)
+        self._filter = RunningFilter(params.timeline.smoothing)
+        self._times: dict[str, deque[float]] = {name: deque(maxlen=_KEPT) for name in STAGES}
+        self._looked: float | None = None
+        self._looking: tuple[Future[list[Detection]], Moment] | None = None
+        self._tracks: set[int] = set()
+        self._recent: deque[float] = deque(maxlen=30)
+        self.report = LiveReport(camera.source)
+
+    def run(
+        self,
+        *,
+        frames: int | None = None,
+        seconds: float | None = None,
+        on_frame: Callable[[LiveFrame], None] | None = None,
+    ) -> LiveReport:
+        """Go on until the source ends, the window is closed, or a limit is reached.
+
+        Args:
+            frames: that many at most.
+            seconds: that long at most.
+            on_frame: called with what was seen, after each frame.
+
+        Raises:
+            DetectorError: the detector's library or model file is missing.
+        """
+        begun, number, last = time.perf_counter(), 0, None
+        with ThreadPoolExecutor(1, thread_name_prefix="detect") as pool:
+            try:
+                while frames is None or self.report.frames < frames:
+                    if seconds is not None and time.perf_counter() - begun >= seconds:
+                        break
+                    shot = self.camera.latest(number, _PATIENCE)
+                    if shot is None:
+                        if self.camera.ended or not self._no_signal(last):
+                            break
+                        continue
+                    self.report.passed_over += shot.number - number - 1
+                    number, last = shot.number, shot
+                    seen, go_on = self._take(shot, pool)
+                    if on_frame:
+                        on_frame(seen)
+                    if not go_on:
+                        break
+            finally:
+                if self.screen:
+                    self.screen.close()
+                if self.recording:
+                    self.recording.close()
+        self._finish(time.perf_counter() - begun)
+        return self.report
+
+    def _take(self, shot: Shot, pool: ThreadPoolExecutor) -> tuple[LiveFrame, bool]:
+        import cv2
+
+        started = time.perf_counter()
+        grey = np.asarray(cv2.cvtColor(shot.pixels, cv2.COLOR_BGR2GRAY), np.uint8)
+        cut = self._cuts.is_cut(grey)
+        detections, moment = self._found(cut)
+        tracked = self._tracker.update(grey, shot.time, detections, cut=cut, detected_on=moment)
+        self._look(grey, shot, pool)
+        crops = [crop_face(grey, one.box, self.recognizer.faces.margin) for one in tracked]
+        followed = time.perf_counter()
+        scores = self.recognizer.classifier.probabilities(crops)
+        labels = tuple(
+            Label(one.track, one.box, self._filter.update(one.track, shot.time, row))
+            for one, row in zip(tracked, scores, strict=True)
+        )
+        self._filter.forget(shot.time - self.params.max_missing)
+        classified = time.perf_counter()
+        self._recent.append(classified)
+        seen = LiveFrame(shot.time, labels, self._fps())
+        go_on = self._show(shot, seen) if self.screen or self.recording else True
+        ended = time.perf_counter()
+        self.report.frames += 1
+        self.report.faces += len(labels)
+        self._tracks.update(one.track for one in tracked)
+        if self.report.frames > _WARM_UP:
+            self._times["wait"].append(started - shot.taken)
+            self._times["track"].append(followed - started)
+            self._times["classify"].append(classified - followed)
+            self._times["draw"].append(ended - classified)
+            self._times["latency"].append(ended - shot.taken)
+        return seen, go_on
+
+    def _found(self, cut: bool) -> tuple[list[Detection] | None, Moment | None]:
+        """What a finished detection found, and the moment it looked at."""
+        if self._looking is None or not self._looking[0].done():
+            return None, None
+        future, moment = self._looking
+        self._looking = None
+        found = future.result()
+        # After a cut they are of another scene.
+        return (None, None) if cut else (found, moment)
+
+    def _look(self, grey: Image, shot: Shot, pool: ThreadPoolExecutor) -> None:
+        """Begin a detection, if none is under way and it is time."""
+        due = self._looked is None or shot.time - self._looked >= self.params.detect_interval
+        if self._looking is not None or not due or self._tracker.moment is None:
+            return
+        image = grey
+        if self._detector.colour:
+            image = np.ascontiguousarray(shot.pixels[:, :, ::-1])
+        self._looked = shot.time
+        self._looking = (pool.submit(self._detect, image), self._tracker.moment)
+        self.report.detections += 1
+
+    def _detect(self, image: Image) -> list[Detection]:
+        started = time.perf_counter()
+        found = self._detector.detect(image)
+        self._times["detect"].append(time.perf_counter() - started)
+        return found
+
+    def _show(self, shot: Shot, seen: LiveFrame) -> bool:
+        draw(shot.pixels, seen.faces, f"{seen.fps:.0f} frames/s")
+        if self.recording:
+            self.recording.add(shot.pixels, shot.time)
+        return self.screen.show(shot.pixels) if self.screen else True
+
+    def _no_signal(self, last: Shot | None) -> bool:
+        """Say in the window that no frames come; False once the user wants to end."""
+        if self.screen is None or last is None or not self.camera.lost:
+            return True
+        picture = last.pixels // 2
+        draw(picture, (), f"no signal: waiting for {self.camera.source}")
+        return self.screen.show(picture)
+
+    def _fps(self) -> float:
+        if len(self._recent) < 2:
+            return 0.0
+        return (len(self._recent) - 1) / max(1e-6, self._recent[-1] - self._recent[0])
+
+    def _finish(self, seconds: float) -> None:
+        report = self.report
+        report.tracks, report.returns = len(self._tracks), self.camera.returns
+        report.seconds = round(seconds, 3)
+        report.frames_per_second = round(report.frames / seconds, 2) if seconds else 0.0
+        for name, times in self._times.items():
+            if times:
+                values = np.array(times) * 1000
+                half, most, nearly_all = np.percentile(values, [50, 95, 99])
+                report.latency_ms[name] = {
+                    "p50": round(float(half), 2),
+                    "p95": round(float(most), 2),
+                    "p99": round(float(nearly_all), 2),
+                    "max": round(float(values.max()), 2),
+                }

@@ -1,0 +1,114 @@
+"""Where live pictures go: a window, where there is one to be had, and a recording."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fer.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RECORD_FPS = 20.0
+"""Frames per second of a recording; live frames come when they come, and are repeated."""
+
+
+class Screen(Protocol):
+    """Shows pictures."""
+
+    def show(self, picture: NDArray[np.uint8]) -> bool:
+        """Show a BGR picture; False once the user wants to end."""
+        ...
+
+    def close(self) -> None:
+        """Take the window away."""
+        ...
+
+
+class Window:
+    """A window of OpenCV's. Escape, q, or closing it ends."""
+
+    def __init__(self, title: str = "fer live") -> None:
+        import cv2
+
+        self.title = title
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+
+    def show(self, picture: NDArray[np.uint8]) -> bool:
+        import cv2
+
+        cv2.imshow(self.title, picture)
+        if cv2.waitKey(1) & 0xFF in (27, ord("q")):
+            return False
+        return cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1
+
+    def close(self) -> None:
+        import cv2
+
+        cv2.destroyAllWindows()
+
+
+def open_window() -> tuple[Screen | None, str]:
+    """A window, or None and why there is none."""
+    import cv2
+
+    # Some builds end the process where there is no display, so it is asked for first.
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not named:
+        return None, "there is no display (DISPLAY is unset)"
+    try:
+        return Window(), ""
+    except cv2.error:
+        return None, "this OpenCV has no windows; pip install 'fer-workflow[live]' brings one"
+
+
+class Recording:
+    """An .mp4 of what the window shows, in real time.
+
+    Args:
+        target: appears when the recording is closed, whole.
+
+    Raises:
+        UsageError: the target is no .mp4.
+    """
+
+    def __init__(self, target: Path) -> None:
+        if target.suffix.lower() != ".mp4":
+            raise UsageError(f"{target} does not end with .mp4. Name the recording so.")
+        self.target = target
+        self._temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.mp4")
+        self._writer: Any = None
+        self._size = (0, 0)
+        self._begun, self._written = 0.0, 0
+
+    def add(self, picture: NDArray[np.uint8], time: float) -> None:
+        """Record a picture that was shown at `time`, s."""
+        import cv2
+
+        if self._writer is None:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self._size = (picture.shape[1], picture.shape[0])
+            self._begun = time
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(os.fspath(self._temporary), code, RECORD_FPS, self._size)
+            if not self._writer.isOpened():
+                raise StoreError(f"{self.target} cannot be written. Choose another folder.")
+        if (picture.shape[1], picture.shape[0]) != self._size:
+            # A camera that came back with another resolution.
+            picture = cv2.resize(picture, self._size)  # type: ignore[assignment]
+        until = int((time - self._begun) * RECORD_FPS) + 1
+        while self._written < until:
+            self._writer.write(picture)
+            self._written += 1
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+            os.replace(self._temporary, self.target)

@@ -1,0 +1,234 @@
+"""Expressions over time: probabilities smoothed per person, resting faces taken for neutral, and
+the episodes in which a person shows one expression."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer.errors import UsageError
+from fer.expressions import EXPRESSIONS, Expression
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from fer.params import TimelineParams
+
+Series = NDArray[np.float64]
+
+_COLUMNS: Final = tuple(f"p_{name}" for name in EXPRESSIONS)
+_FLOOR = 1e-4  # a probability below this says nothing by how far it is below
+_LEAST = 1e-6  # s; a filter shorter than this is none
+# What a resting face is taken to be once its baseline is removed.
+_RESTING = np.array([0.7 if one is Expression.NEUTRAL else 0.05 for one in Expression])
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One stretch of time in which one person shows one expression.
+
+    Attributes:
+        track: the person's number in the video.
+        expression: its name.
+        start: time of its first frame, s.
+        end: time of its last frame, s.
+        frames: analysed frames in it.
+        peak: highest smoothed probability.
+        peak_time: when that was, s.
+        mean: mean smoothed probability.
+    """
+
+    track: int
+    expression: str
+    start: float
+    end: float
+    frames: int
+    peak: float
+    peak_time: float
+    mean: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The episode as a JSON object."""
+        return asdict(self)
+
+
+def smooth(times: Series, values: Series, constant: float) -> Series:
+    """The two-sided exponential filter: exact at any spacing of frames, and without delay.
+
+    Each result is the mean of all values, weighted by exp(-|distance in time| / constant), so
+    probabilities stay between 0 and 1 and sum to 1, and a sudden change stays where it is.
+
+    Args:
+        times: (n,), ascending, s.
+        values: (n, k).
+        constant: s; 0 changes nothing.
+
+    Returns:
+        (n, k).
+
+    Example:
+        >>> smooth(np.arange(3.0), np.array([[0.0], [1.0], [0.0]]), 0.0).ravel().tolist()
+        [0.0, 1.0, 0.0]
+    """
+    if constant < _LEAST or len(times) < 2:
+        return values.astype(np.float64)
+    keep = np.exp(-np.diff(times) / constant)
+    weighted = np.column_stack([values, np.ones(len(values))]).astype(np.float64)
+    forward, backward = weighted.copy(), weighted.copy()
+    for place in range(1, len(times)):
+        forward[place] += keep[place - 1] * forward[place - 1]
+    for place in range(len(times) - 2, -1, -1):
+        backward[place] += keep[place] * backward[place + 1]
+    both = forward + backward - weighted  # the frame itself is in each of them
+    return np.asarray(both[:, :-1] / both[:, -1:])
+
+
+class RunningFilter:
+    """The one-sided exponential filter, for live video: it knows no future, so it lags.
+
+    Args:
+        constant: s; after a sudden change 63 % of it are reached in this time.
+    """
+
+    def __init__(self, constant: float) -> None:
+        self.constant = constant
+        self._state: dict[int, tuple[float, Series]] = {}
+
+    def update(self, track: int, time: float, values: NDArray[Any]) -> Series:
+        """The smoothed values (k,) of one person at a time that never goes back."""
+        now = np.asarray(values, np.float64)
+        if track in self._state and self.constant >= _LEAST:
+            before, old = self._state[track]
+            keep = math.exp(-max(0.0, time - before) / self.constant)
+            now = keep * old + (1 - keep) * now
+        self._state[track] = (time, now)
+        return now
+
+    def forget(self, before: float) -> None:
+        """Drop whoever was last seen before this time."""
+        self._state = {track: one for track, one in self._state.items() if one[0] >= before}
+
+
+def remove_baseline(values: Series, resting: Series | None = None) -> Series:
+    """Probabilities relative to a person's own resting face.
+
+    Some faces at rest look sad or angry to the model. The median of each expression's logarithm
+    over the resting frames is taken for neutral: it is subtracted, and what remains is laid over
+    a neutral answer (0.7 neutral, 0.05 each other).
+
+    Args:
+        values: (n, 7) probabilities of one person.
+        resting: (m, 7), those of frames at rest; None is all, for a person mostly at rest.
+    """
+    from_rest = np.log(np.maximum(values if resting is None else resting, _FLOOR))
+    scores = np.log(np.maximum(values, _FLOOR)) - np.median(from_rest, axis=0) + np.log(_RESTING)
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(scores / scores.sum(axis=1, keepdims=True))
+
+
+def find_episodes(
+    times: Series, probabilities: Series, params: TimelineParams, track: int = 0
+) -> Iterator[Episode]:
+    """Episodes of one person, in order.
+
+    One begins where an expression reaches `enter`. It ends where that falls below `leave`, where
+    another expression begins, or where the person is not seen for `max_gap` (at a low frame
+    rate: for one and a half frames). Between the two
+    bounds nothing changes, so a probability that wavers about one bound makes no two episodes.
+
+    Args:
+        times: (n,), ascending, s.
+        probabilities: (n, 7), smoothed.
+        params: the bounds.
+        track: the person's number.
+    """
+    if not len(times):
+        return
+    best = probabilities.argmax(axis=1)
+    gaps = np.diff(times)
+    # At a low frame rate every two frames would be further apart than `max_gap`.
+    longest = max(params.max_gap, 1.5 * float(np.median(gaps))) if len(gaps) else params.max_gap
+    first, shown = 0, -1
+
+    def closed(stop: int) -> Iterator[Episode]:
+        stretch = slice(first, stop)
+        if shown < 0 or times[stop - 1] - times[first] + 1e-9 < params.min_episode:
+            return
+        scores = probabilities[stretch, shown]
+        peak = int(scores.argmax())
+        yield Episode(
+            track=track,
+            expression=EXPRESSIONS[shown],
+            start=float(times[first]),
+            end=float(times[stop - 1]),
+            frames=stop - first,
+            peak=float(scores[peak]),
+            peak_time=float(times[first + peak]),
+            mean=float(scores.mean()),
+        )
+
+    for place in range(len(times)):
+        if shown >= 0 and place and gaps[place - 1] > longest:
+            yield from closed(place)
+            shown = -1
+        leader = int(best[place])
+        enters = leader != shown and probabilities[place, leader] >= params.enter
+        leaves = shown >= 0 and probabilities[place, shown] < params.leave
+        if enters or leaves:
+            yield from closed(place)
+            first, shown = place, leader if enters else -1
+    yield from closed(len(times))
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One person's frames: times (n,) in s, frame indices (n,), probabilities (n, 7)."""
+
+    track: int
+    times: Series
+    frames: NDArray[np.int64]
+    probabilities: Series
+
+
+def timelines(table: pa.Table, params: TimelineParams) -> Iterator[Timeline]:
+    """Each person of a video's results, smoothed and, if asked for, relative to the resting face.
+
+    Args:
+        table: rows of one video, with `track`, `frame`, `timestamp` and the `p_` columns.
+        params: filter and baseline.
+
+    Raises:
+        UsageError: the rows are no video's.
+    """
+    import pyarrow.compute as pc
+
+    faces = table.filter(pc.is_valid(table.column("face")))
+    if faces.num_rows and faces.column("track").null_count:
+        raise UsageError("Only a video has a timeline; these are results of pictures.")
+    faces = faces.sort_by([("track", "ascending"), ("frame", "ascending")])
+    tracks = faces.column("track").to_numpy()
+    times = faces.column("timestamp").to_numpy()
+    indices = faces.column("frame").to_numpy()
+    scores = np.column_stack([faces.column(name).to_numpy() for name in _COLUMNS])
+    starts = np.flatnonzero(np.diff(tracks, prepend=-1)) if len(tracks) else np.array([], int)
+    for start, stop in zip(starts, [*starts[1:], len(tracks)], strict=True):
+        part = slice(start, stop)
+        values = smooth(times[part], scores[part], params.smoothing)
+        if params.baseline:
+            values = remove_baseline(values)
+        yield Timeline(int(tracks[start]), times[part], indices[part], values)
+
+
+def episodes_of(table: pa.Table, params: TimelineParams) -> list[Episode]:
+    """Every episode of a video's results, in order of start; see `find_episodes`."""
+    found = [
+        episode
+        for one in timelines(table, params)
+        for episode in find_episodes(one.times, one.probabilities, params, one.track)
+    ]
+    return sorted(found, key=lambda one: (one.start, one.track))

@@ -1,0 +1,119 @@
+"""Smoothing, baselines and episodes on series whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer.expressions import EXPRESSIONS
+from fer.inference.timeline import (
+    RunningFilter,
+    find_episodes,
+    remove_baseline,
+    smooth,
+)
+from fer.params import TimelineParams
+
+HAPPY, SAD, NEUTRAL = (EXPRESSIONS.index(name) for name in ("happy", "sad", "neutral"))
+
+
+def showing(*stretches: tuple[int, int, float]) -> np.ndarray:
+    """Probabilities: for each (expression, frames, probability), the rest shared by the others."""
+    rows = []
+    for expression, frames, value in stretches:
+        row = np.full(7, (1 - value) / 6)
+        row[expression] = value
+        rows += [row] * frames
+    return np.array(rows)
+
+
+def test_a_step_stays_where_it_is_and_noise_does_not() -> None:
+    times = np.arange(90) / 30
+    values = showing((SAD, 45, 0.9), (HAPPY, 45, 0.9))
+    values[20] = showing((HAPPY, 1, 0.9))[0]
+    result = smooth(times, values, 0.15)
+    assert result.sum(axis=1) == pytest.approx(np.ones(90))
+    assert result.argmax(axis=1).tolist() == [SAD] * 45 + [HAPPY] * 45
+
+
+def test_uneven_frames_weigh_by_time() -> None:
+    times = np.array([0.0, 0.01, 0.02, 5.0])
+    values = np.array([[0.0], [0.0], [0.0], [1.0]])
+    assert smooth(times, values, 0.1)[-1, 0] == pytest.approx(1.0)
+    weights = np.exp(-np.abs(times[None] - times[:, None]) / 0.7)
+    values = np.random.default_rng(0).random((4, 3))
+    expected = weights @ values / weights.sum(axis=1, keepdims=True)
+    assert smooth(times, values, 0.7) == pytest.approx(expected)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=30),
+    st.lists(st.floats(1e-3, 10), min_size=30, max_size=30),
+    st.floats(0, 5),
+)
+def test_smoothing_stays_within_the_bounds(
+    values: list[float], gaps: list[float], constant: float
+) -> None:
+    times = np.cumsum(gaps)[: len(values)]
+    result = smooth(times, np.array(values)[:, None], constant)
+    assert result.min() >= min(values) - 1e-9
+    assert result.max() <= max(values) + 1e-9
+
+
+def test_the_running_filter_reaches_63_percent_in_its_constant() -> None:
+    running = RunningFilter(0.5)
+    running.update(1, 0.0, np.array([0.0]))
+    assert running.update(1, 0.5, np.array([1.0]))[0] == pytest.approx(1 - np.exp(-1))
+    assert running.update(2, 0.5, np.array([1.0]))[0] == 1.0
+    running.forget(1.0)
+    assert running.update(1, 1.0, np.array([0.25]))[0] == 0.25
+
+
+def test_episodes_of_a_plain_series() -> None:
+    times = np.arange(120) / 30
+    values = showing((NEUTRAL, 30, 0.4), (HAPPY, 60, 0.8), (SAD, 30, 0.6))
+    values[50, HAPPY] = 0.95
+    first, second = find_episodes(times, values, TimelineParams(), 7)
+    assert (first.track, first.expression, first.frames) == (7, "happy", 60)
+    assert (first.start, first.end) == pytest.approx((1.0, 89 / 30))
+    assert (first.peak, first.peak_time) == pytest.approx((0.95, 50 / 30))
+    assert first.mean == pytest.approx((59 * 0.8 + 0.95) / 60)
+    assert second.expression == "sad"
+    assert second.start == pytest.approx(3.0)
+
+
+def test_wavering_between_the_bounds_is_one_episode() -> None:
+    times = np.arange(60) / 30
+    values = np.concatenate([showing((HAPPY, 2, one)) for one in [0.6, 0.4] * 15])
+    (one,) = find_episodes(times, values, TimelineParams())
+    assert one.frames == 60
+    assert len(list(find_episodes(times, values, TimelineParams(leave=0.5, min_episode=0)))) == 15
+
+
+def test_short_episodes_are_left_out_and_gaps_divide() -> None:
+    times = np.arange(60) / 30
+    values = showing((NEUTRAL, 25, 0.3), (HAPPY, 5, 0.9), (NEUTRAL, 30, 0.3))
+    assert list(find_episodes(times, values, TimelineParams())) == []
+    assert len(list(find_episodes(times, values, TimelineParams(min_episode=0.1)))) == 1
+    values = showing((HAPPY, 60, 0.9))
+    times[30:] += 2.0
+    first, second = find_episodes(times, values, TimelineParams())
+    assert first.end < 1.0 < 3.0 <= second.start
+    assert list(find_episodes(times[:0], values[:0], TimelineParams())) == []
+
+
+def test_a_face_that_rests_sadly_is_neutral_relative_to_itself() -> None:
+    values = showing((SAD, 80, 0.6), (HAPPY, 20, 0.9))
+    relative = remove_baseline(values)
+    assert relative.sum(axis=1) == pytest.approx(np.ones(100))
+    assert relative[:80].argmax(axis=1).tolist() == [NEUTRAL] * 80
+    assert relative[80:].argmax(axis=1).tolist() == [HAPPY] * 20
+    given = remove_baseline(values, values[80:])
+    assert given[90].argmax() == NEUTRAL
+
+
+def test_at_a_frame_a_second_episodes_still_hold_together() -> None:
+    (one,) = find_episodes(np.arange(20.0), showing((HAPPY, 20, 0.9)), TimelineParams())
+    assert (one.start, one.end) == (0.0, 19.0)

@@ -1,0 +1,262 @@
+"""Whole videos: every frame in the results, changes dated, a kill survived, bad files named."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import clips
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from fer.cli import app
+from fer.errors import ConflictError, DetectorError, UsageError, VideoError
+from fer.inference.recognizer import Recognizer
+from fer.inference.results import results_schema
+from fer.inference.video import VideoSummary, analyze_video
+from fer.inference.video_file import VideoFile
+from fer.inference.video_parts import VideoResults, read_video
+from fer.params import TimelineParams, VideoParams
+
+FRAMES, FIRST, CHANGE, FPS = 48, 6, 27, 20
+# The stand-in model is sure of nothing: its best answer is some 50 %.
+PARAMS = VideoParams(timeline=TimelineParams(enter=0.4, leave=0.3))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nobody for 6 frames, then a person who moves and, from frame 27 on, has less light."""
+    frames = []
+    for number in range(FRAMES):
+        frame = clips.wall(440, 240)
+        if number >= FIRST:
+            clips.paste(frame, clips.person(2), 20 + number, 0, 1.0 if number < CHANGE else 0.6)
+        frames.append(frame)
+    return clips.write(tmp_path_factory.mktemp("clip") / "clip.mp4", frames, FPS)
+
+
+@pytest.fixture(scope="module")
+def recognizer(model: Path) -> Recognizer:
+    return Recognizer.load(model)
+
+
+@pytest.fixture(scope="module")
+def whole(
+    clip: Path, recognizer: Recognizer, tmp_path_factory: pytest.TempPathFactory
+) -> VideoSummary:
+    """The clip analysed without a break, in parts of 15 frames."""
+    return analyze_video(
+        clip,
+        recognizer,
+        tmp_path_factory.mktemp("whole") / "clip.parquet",
+        params=PARAMS,
+        part_frames=15,
+    )
+
+
+def rows(summary: VideoSummary) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = read_video(Path(summary.results)).to_pylist()
+    return listed
+
+
+def test_every_frame_is_there_with_its_time(whole: VideoSummary, clip: Path) -> None:
+    listed = rows(whole)
+    assert [row["frame"] for row in listed] == list(range(FRAMES))
+    assert [row["timestamp"] for row in listed] == pytest.approx([f / FPS for f in range(FRAMES)])
+    assert all(row["media"] == "video" and row["uri"] == clip.as_uri() for row in listed)
+    nobody = listed[:FIRST]
+    assert all(row["face"] is None and row["track"] is None for row in nobody)
+    assert all(row["quality_marks"] is None for row in nobody)
+    # The person is found at the first detection after appearing, or at the cut.
+    present = listed[FIRST + 4 :]
+    assert all(row["track"] == 0 and row["face"] == 0 for row in present)
+    assert (whole.frames, whole.tracks, whole.corrupt) == (FRAMES, 1, 0)
+    assert whole.faces + whole.without_face == FRAMES
+    detected = [row for row in listed if row["detection_score"] is not None]
+    assert 0 < len(detected) == whole.faces - whole.carried < FRAMES / 2
+
+
+def test_a_carried_box_stays_on_the_face(whole: VideoSummary) -> None:
+    for row in rows(whole)[FIRST + 4 :]:
+        face = clips.person(2).face
+        middle = (row["box_left"] + row["box_right"]) / 2
+        assert middle == pytest.approx((face.left + face.right) / 2 + 20 + row["frame"], abs=14)
+
+
+def test_a_change_is_dated_within_three_frames(whole: VideoSummary) -> None:
+    before, after = whole.episodes
+    listed = rows(whole)
+    assert before["expression"] == listed[CHANGE - 1]["expression"]
+    assert after["expression"] == listed[CHANGE]["expression"]
+    assert after["start"] == pytest.approx(CHANGE / FPS, abs=3 / FPS)
+    assert before["end"] == pytest.approx(CHANGE / FPS, abs=3 / FPS)
+    path = Path(whole.results)
+    with path.with_suffix(".episodes.csv").open() as file:
+        assert [row["expression"] for row in csv.DictReader(file)] == [
+            before["expression"], after["expression"]
+        ]  # fmt: skip
+    assert json.loads(path.with_suffix(".json").read_text())["episodes"] == whole.episodes
+
+
+def test_the_file_is_of_the_schema_in_row_groups(whole: VideoSummary) -> None:
+    path = Path(whole.results)
+    assert pq.read_schema(path).equals(results_schema())
+    with pq.ParquetFile(path) as file:
+        assert file.num_row_groups == 4
+    assert not path.with_name(f"{path.name}.parts").exists()
+
+
+@pytest.mark.parametrize("stop", [5, 34])
+def test_a_killed_run_goes_on_to_the_same_rows(
+    clip: Path, recognizer: Recognizer, whole: VideoSummary, tmp_path: Path, stop: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        assert total == FRAMES
+        if done == stop:
+            raise Killed
+
+    target = tmp_path / "clip.parquet"
+    with pytest.raises(Killed):
+        analyze_video(clip, recognizer, target, params=PARAMS, part_frames=15, progress=kill)
+    assert not target.exists()
+    again = analyze_video(clip, recognizer, target, params=PARAMS, part_frames=15)
+    assert again.resumed == stop // 15 * 15
+    ours, theirs = rows(again), rows(whole)
+    for one, other in zip(ours, theirs, strict=True):
+        for name, value in other.items():
+            if name not in {"run_id", "analysed_at"}:
+                near = isinstance(value, float)
+                assert one[name] == (pytest.approx(value, abs=1e-5) if near else value), name
+    assert again.episodes == [pytest.approx(one) for one in whole.episodes]
+
+
+def test_a_finished_video_is_not_repeated_and_its_timeline_is_made_anew(
+    clip: Path, recognizer: Recognizer, whole: VideoSummary
+) -> None:
+    timeline = PARAMS.timeline.model_copy(update={"min_episode": 60.0})
+    params = PARAMS.model_copy(update={"timeline": timeline})
+    target, changed = Path(whole.results), Path(whole.results).stat().st_mtime_ns
+    again = analyze_video(clip, recognizer, target, params=params, part_frames=15)
+    assert again.finished_before
+    assert again.episodes == []
+    assert target.stat().st_mtime_ns == changed
+    assert not VideoResults(target, {"another": "job"}).finished()
+
+
+def test_a_range_at_a_lower_rate_as_csv(clip: Path, recognizer: Recognizer, tmp_path: Path) -> None:
+    params = VideoParams(sample_fps=5.0, detect_interval=0.0)
+    target = tmp_path / "a" / "clip.parquet"
+    summary = analyze_video(
+        clip, recognizer, target, start=0.5, end=1.5, params=params, csv=True, part_frames=2
+    )
+    listed = rows(summary)
+    assert [row["frame"] for row in listed] == [10, 14, 18, 22, 26]
+    assert summary.carried == 0
+    assert (summary.start, summary.end) == pytest.approx((0.5, 27 / FPS))
+    with target.with_suffix(".csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [int(row["frame"]) for row in written] == [10, 14, 18, 22, 26]
+    assert list(written[0]) == results_schema().names
+
+
+def test_corrupt_frames_are_marked_and_the_rest_is_done(
+    recognizer: Recognizer, tmp_path: Path
+) -> None:
+    frames = []
+    for number in range(12):
+        frame = clips.wall(240, 220)
+        clips.paste(frame, clips.person(2), 10 + number, 0)
+        frames.append(frame)
+    path = clips.write(tmp_path / "a.avi", frames, 20, "MJPG")
+    clips.blank_frame(path, 5)
+    summary = analyze_video(path, recognizer, tmp_path / "a.parquet")
+    listed = rows(summary)
+    assert [row["frame"] for row in listed] == list(range(12))
+    assert listed[5]["quality_marks"] == ["corrupt"]
+    assert listed[5]["face"] is None
+    assert [row["track"] for row in listed[6:]] == [0] * 6
+    assert summary.corrupt == 1
+    assert "could not be decoded" in summary.warnings[0]
+
+
+def test_an_overlay_shows_the_boxes_at_the_right_times(
+    clip: Path, recognizer: Recognizer, whole: VideoSummary, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.mp4"
+    analyze_video(clip, recognizer, whole.results, params=PARAMS, part_frames=15, overlay=out)
+    with VideoFile(out) as drawn, VideoFile(clip) as plain:
+        assert drawn.info.frames == FRAMES
+        assert drawn.info.fps == pytest.approx(FPS)
+        pairs = zip(drawn.frames([0, 40]), plain.frames([0, 40]), strict=True)
+        changes = [np.abs(a.pixels.astype(int) - b.pixels).max(axis=2) > 60 for a, b in pairs]  # type: ignore[union-attr]
+    row = rows(whole)[40]
+    left, top, bottom = (round(row[f"box_{name}"]) for name in ("left", "top", "bottom"))
+    assert changes[1][top + 10 : bottom - 10, left - 1 : left + 2].any(axis=1).mean() > 0.4
+    assert changes[0][60:].mean() < 0.01
+    assert [one.name for one in tmp_path.iterdir()] == ["out.mp4"]
+    with pytest.raises(UsageError, match=r"\.mp4"):
+        analyze_video(
+            clip, recognizer, whole.results, params=PARAMS, part_frames=15, overlay="out.avi"
+        )
+
+
+def test_what_goes_wrong_is_said(
+    clip: Path, recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=r"ends at 2\.4"):
+        analyze_video(clip, recognizer, tmp_path / "a.parquet", start=60)
+    with pytest.raises(UsageError, match=r"end with \.parquet"):
+        analyze_video(clip, recognizer, tmp_path / "a.csv")
+    results = VideoResults(tmp_path / "b.parquet", {})
+    with results.only_writer(), pytest.raises(ConflictError):
+        analyze_video(clip, recognizer, tmp_path / "b.parquet")
+    monkeypatch.setattr(
+        "fer.faces.dlib_detector.DlibHogDetector.detect",
+        lambda *_: (_ for _ in ()).throw(DetectorError("gone")),
+    )
+    with pytest.raises(DetectorError, match="gone"):  # from the detection thread
+        analyze_video(clip, recognizer, tmp_path / "c.parquet")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["video", *(str(one) for one in arguments)])
+
+
+def test_the_command_names_bad_files_and_does_the_rest(
+    clip: Path, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    out = tmp_path / "out"
+    result = run(tmp_path / "empty.mp4", clip, "-o", out, "--model", model, "--start", "0:01",
+                 "--end", "1.4", "--fps", "10", "--csv", "--json")  # fmt: skip
+    assert isinstance(result.exception, VideoError)
+    bad, good = json.loads(result.stdout)["videos"]
+    assert "0 bytes" in bad["error"]
+    assert "empty.mp4" in result.stderr
+    assert good["error"] is None
+    assert (good["frames"], good["start"]) == (4, 1.0)
+    assert sorted(one.name for one in out.iterdir()) == [
+        "clip.csv", "clip.episodes.csv", "clip.json", "clip.parquet"
+    ]  # fmt: skip
+    text = run(clip, "-o", out, "--model", model, "--start", "1", "--end", "1.4", "--fps", "10")
+    assert text.exit_code == 0, text.output
+    assert "analysed before" in text.stdout
+
+
+def test_the_command_refuses_what_makes_no_sense(clip: Path, model: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        ((clip, "--start", "1:99"), "--start is '1:99'"),
+        ((clip, "--end", "soon"), "--end is 'soon'"),
+        ((clip, clip), "Two of the videos"),
+        ((clip, tmp_path / "b.mp4", "--overlay", "o.mp4"), "names one file"),
+    ):
+        result = run(*arguments, "--model", model)
+        assert isinstance(result.exception, UsageError)
+        assert words in str(result.exception)

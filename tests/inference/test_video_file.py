@@ -1,0 +1,132 @@
+"""True times, every frame accounted for, and what cannot be read is named."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import clips
+import numpy as np
+import pytest
+
+from fer.errors import UsageError, VideoError
+from fer.inference.video_file import VideoFile
+
+
+@pytest.fixture(scope="module")
+def numbered() -> list[np.ndarray]:
+    """Thirty frames that say by their grey level which they are."""
+    return [np.full((48, 64, 3), 8 * number + 4, np.uint8) for number in range(30)]
+
+
+def levels(video: VideoFile, wanted: np.ndarray) -> list[int]:
+    """The number that each frame shows; -1 where it has no pixels."""
+    return [
+        -1 if frame.pixels is None else round((float(frame.pixels.mean()) - 4) / 8)
+        for frame in video.frames(wanted)
+    ]
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("mp4v", "mp4"), ("MJPG", "avi"), ("FFV1", "mkv")])
+def test_every_frame_with_its_time(
+    tmp_path: Path, numbered: list[np.ndarray], codec: str, suffix: str
+) -> None:
+    with VideoFile(clips.write(tmp_path / f"a.{suffix}", numbered, 25, codec)) as video:
+        assert (video.info.width, video.info.height, video.info.frames) == (64, 48, 30)
+        assert video.info.fps == pytest.approx(25, rel=0.01)
+        assert video.info.duration == pytest.approx(1.2, abs=0.002)
+        assert list(video.times) == pytest.approx([one / 25 for one in range(30)], abs=0.001)
+        assert levels(video, video.choose()) == list(range(30))
+
+
+def test_a_variable_frame_rate_keeps_its_times(tmp_path: Path, numbered: list[np.ndarray]) -> None:
+    path = clips.write(tmp_path / "a.mp4", numbered, 30)
+    with VideoFile(clips.set_durations(path, [512] * 15 + [2048] * 15)) as video:
+        expected = [one / 30 for one in range(16)] + [0.5 + one * 4 / 30 for one in range(1, 15)]
+        assert list(video.times) == pytest.approx(expected)
+        assert levels(video, video.choose()) == list(range(30))
+        # Ten a second: every third of the fast frames, all of the slow ones.
+        sampled = video.choose(fps=10)
+        assert sampled.tolist() == [0, 3, 6, 9, 12, *range(15, 30)]
+
+
+def test_a_range_and_a_rate(tmp_path: Path, numbered: list[np.ndarray]) -> None:
+    with VideoFile(clips.write(tmp_path / "a.mp4", numbered, 30)) as video:
+        chosen = video.choose(0.5, 0.8)
+        assert chosen.tolist() == list(range(15, 24))
+        assert levels(video, chosen) == list(range(15, 24))
+        assert video.choose(fps=7.5).tolist() == list(range(0, 30, 4))
+        assert video.choose(fps=1000).tolist() == list(range(30))
+        assert video.choose(0.9, 99).tolist() == [27, 28, 29]
+        for start, end in ((1.0, None), (5.0, 6.0), (0.5, 0.5), (-1.0, None), (0.501, 0.502)):
+            with pytest.raises(UsageError):
+                video.choose(start, end)
+
+
+def test_a_frame_far_into_the_video_is_the_right_one(tmp_path: Path) -> None:
+    frames = [np.full((48, 64, 3), 8 * (one % 30) + 4, np.uint8) for one in range(400)]
+    with VideoFile(clips.write(tmp_path / "a.mp4", frames, 10)) as video:
+        assert levels(video, np.array([3, 250, 251, 399])) == [3, 10, 11, 9]
+
+
+def test_rotation_metadata_is_applied(tmp_path: Path) -> None:
+    frame = np.zeros((48, 64, 3), np.uint8)
+    frame[:24] = 255  # above; turned clockwise, to the right
+    with VideoFile(clips.rotate(clips.write(tmp_path / "a.mp4", [frame] * 5))) as video:
+        assert (video.info.width, video.info.height, video.info.rotation) == (48, 64, 90)
+        (seen,) = video.frames([2])
+    assert seen.pixels is not None
+    assert seen.pixels.shape == (64, 48, 3)
+    assert seen.pixels[:, 30:].mean() > 240
+    assert seen.pixels[:, :18].mean() < 15
+
+
+def test_a_frame_that_cannot_be_decoded_is_reported_in_its_place(
+    tmp_path: Path, numbered: list[np.ndarray]
+) -> None:
+    path = clips.write(tmp_path / "a.avi", numbered, 30, "MJPG")
+    clips.blank_frame(path, 12)
+    with VideoFile(path) as video:
+        assert levels(video, video.choose()) == [*range(12), -1, *range(13, 30)]
+
+
+def test_a_truncated_file_gives_what_it_has(tmp_path: Path, numbered: list[np.ndarray]) -> None:
+    path = clips.write(tmp_path / "a.avi", numbered, 30, "MJPG")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with VideoFile(path) as video:
+        assert 10 < video.info.frames < 25
+        assert video.info.declared == 30
+        assert levels(video, video.choose())[:-1] == list(range(video.info.frames - 1))
+
+
+def sound(path: Path) -> Path:
+    """A second of silence, as WAV."""
+    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + 16000, b"WAVE", b"fmt ", 16, 1, 1, 8000,
+                       16000, 2, 16)  # fmt: skip
+    path.write_bytes(head + struct.pack("<4sI", b"data", 16000) + bytes(16000))
+    return path
+
+
+def test_what_is_no_video_is_named(tmp_path: Path, numbered: list[np.ndarray]) -> None:
+    whole = clips.write(tmp_path / "whole.mp4", numbered).read_bytes()
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    (tmp_path / "text.mp4").write_text("dear diary\n" * 500)
+    (tmp_path / "silent.mp4").write_bytes(
+        whole.replace(b"vide", b"soun").replace(b"vmhd", b"smhd").replace(b"FMP4", b"mp4a")
+    )
+    sound(tmp_path / "sound.mp4")
+    for name, words in {
+        "empty.mp4": "0 bytes",
+        "cut.mp4": "truncated",
+        "text.mp4": "no video that this OpenCV can decode",
+        "sound.mp4": "sound but no video",
+        "silent.mp4": "no video",
+        "none.mp4": "There is no",
+        "": "is no file",
+    }.items():
+        with pytest.raises(VideoError, match=words) as caught:
+            VideoFile(tmp_path / name)
+        assert caught.value.exit_code == 2
+    with pytest.raises(VideoError, match="Copy it to a disk"):
+        VideoFile("s3://bucket/a.mp4")
