@@ -54,6 +54,23 @@ def train(
 
 
 @app.command()
+def weights(
+    out: Annotated[Path, typer.Argument(metavar="NAME.weights.h5", help="The file to write.")],
+    package: Annotated[
+        Path | None,
+        typer.Option(help="A package's folder. Default: the model that ships with the library."),
+    ] = None,
+) -> None:
+    """Write a model's backbone as initial weights, to fine-tune it on other faces.
+
+    Example: fer weights start.weights.h5 && FER_WEIGHTS=start.weights.h5 dvc repro
+    """
+    from fer.training.start import warm_start as run
+
+    run(package, out)
+
+
+@app.command()
 def export(
     trained: TrainedFolder = _TRAINED,
     out: ExportedFolder = _EXPORTED,

@@ -105,7 +105,8 @@ class Recognizer:
 
         Args:
             reference: `name@alias`, `name:7` or `name` of a registered model; a package folder;
-                a model.onnx. None takes the registry's champion where it holds one model only.
+                a model.onnx. None takes the registry's champion where it holds one model only,
+                and the model that ships with the library where no registry is named.
             registry: a folder or s3://bucket/prefix; None is FER_REGISTRY.
             faces: detector and crop; None is their defaults.
             threads: CPU threads; None is FER_THREADS, or all cores.
@@ -239,8 +240,13 @@ def _registered(reference: str | None, url: str | None) -> tuple[Path, ModelInfo
     if reference is not None and (path := ModelReference.parse(reference).path) is not None:
         raise ModelReferenceError(f"There is no {path}. {_HOW}")
     if url is None and settings().registry is None:
-        what = "No model is named" if reference is None else f"{reference} is a registered model"
-        raise ModelReferenceError(f"{what}, and no registry is. {_HOW}")
+        if reference is None:
+            from fer.reference import reference_package
+
+            return _opened(reference_package(), None)
+        raise ModelReferenceError(
+            f"{reference} is a registered model, and no registry is named. {_HOW}"
+        )
     from fer.registry.registry import Registry
 
     opened = Registry.open(url)

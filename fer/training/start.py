@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fer.errors import TrainingError
+from fer.errors import TrainingError, UsageError
 from fer.params import Params
 from fer.training.guard import end_with_workflow
 
@@ -22,6 +22,22 @@ def train(
     from fer.training.train import train as run
 
     return run(faces=faces, params=params, out=out, curves=curves, checkpoints=checkpoints)
+
+
+def warm_start(package: Path | None, out: Path) -> None:
+    """Write initial weights from a package, or from the shipped model.
+
+    Raises:
+        UsageError: `out` has another ending than .weights.h5.
+        ModelReferenceError, PackageError: no such package, or no model of this project.
+    """
+    if not out.name.endswith(".weights.h5"):
+        raise UsageError(f"{out} is to hold Keras weights; name it {out.stem}.weights.h5.")
+    _quiet()
+    from fer.reference import reference_package
+    from fer.training.warm_start import write_initial_weights
+
+    write_initial_weights(package or reference_package().folder, out)
 
 
 def export(trained: Path, out: Path) -> None:

@@ -181,3 +181,12 @@ class Runner:
 @pytest.fixture(scope="session")
 def runner() -> type[Runner]:
     return Runner
+
+
+@pytest.fixture(scope="session")
+def shipped_network() -> Any:
+    """The network of the shipped model: random weights would magnify rounding at every layer."""
+    from fer.reference import reference_package
+    from fer.training.warm_start import network_of
+
+    return network_of(reference_package())

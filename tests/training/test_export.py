@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,46 +30,13 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
 
 
 @pytest.fixture(scope="module")
-def network(table: FaceTable) -> Any:
-    """The real network with weights that make it tell faces apart.
-
-    A few steps of training would not: what an untrained EfficientNetB2 gives hardly depends on
-    its input, until the statistics of its batch norms are those of the images.
-    """
-    import keras
-
-    from fer.training.network import NetworkConfig, build_network
-
-    keras.utils.set_random_seed(3)
-    model = build_network(NetworkConfig(input_size=32, dropout=0.3))
-    norms = [
-        layer
-        for layer in [*model.layers, *model.get_layer("backbone").layers]
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    for layer in norms:
-        layer.momentum = 0.0
-    rng = np.random.default_rng(3)
-    noise = rng.integers(0, 256, (8, 48, 48), dtype=np.uint8)
-    images = np.concatenate([table.pixels[::2], noise])[..., None]
-    model(images.astype(np.float32), training=True)
-    for layer in norms:
-        # With the exact variances rounding errors grow from layer to layer; with much larger
-        # ones all faces become alike.
-        layer.moving_variance.assign(np.asarray(layer.moving_variance) * 1.1)
-    kernel = model.get_layer("logits").kernel
-    kernel.assign(rng.normal(0, 0.8, tuple(kernel.shape)).astype(np.float32))
-    return model
-
-
-@pytest.fixture(scope="module")
-def trained(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(shipped_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the stage before leaves of it."""
-    from fer.training.network import NetworkConfig
+    from fer.reference import reference_package
 
     folder = tmp_path_factory.mktemp("trained")
-    NetworkConfig(input_size=32, dropout=0.3).write(folder / "network.json")
-    network.save_weights(folder / "network.weights.h5")
+    shutil.copy(reference_package().file("network.json"), folder)
+    shipped_network.save_weights(folder / "network.weights.h5")
     return folder
 
 
@@ -85,10 +53,10 @@ def classifier(exported: Path) -> Classifier:
 
 
 def test_it_agrees_with_keras_on_faces(
-    classifier: Classifier, network: Any, table: FaceTable
+    classifier: Classifier, shipped_network: Any, table: FaceTable
 ) -> None:
     crops = table.pixels[::10]
-    expected = np.asarray(network(crops[..., None].astype(np.float32), training=False))
+    expected = np.asarray(shipped_network(crops[..., None].astype(np.float32), training=False))
     assert np.ptp(expected, axis=0).min() > 0.1, "the network tells the faces apart"
     assert np.abs(classifier.logits(crops) - expected).max() < 1e-3
     assert np.abs(classifier.probabilities(crops) - softmax(expected)).max() < 1e-4
@@ -189,7 +157,7 @@ def test_nothing_else_is_left_beside_the_model(exported: Path) -> None:
 
 
 def test_a_model_that_disagrees_with_keras_is_not_written(
-    network: Any, exported: Path, tmp_path: Path
+    shipped_network: Any, trained: Path, exported: Path, tmp_path: Path
 ) -> None:
     """The check itself, on an exported model one of whose weights was changed."""
     import onnx
@@ -198,8 +166,8 @@ def test_a_model_that_disagrees_with_keras_is_not_written(
     from fer.training.export import _compare
     from fer.training.network import NetworkConfig
 
-    config = NetworkConfig(input_size=32, dropout=0.3)
-    _compare(network, exported, config)
+    config = NetworkConfig.read(trained / "network.json")
+    _compare(shipped_network, exported, config)
     model = onnx.load(exported)
     for tensor in model.graph.initializer:
         value = numpy_helper.to_array(tensor)
@@ -211,7 +179,7 @@ def test_a_model_that_disagrees_with_keras_is_not_written(
         pytest.fail("no weights of the classifier found")
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(TrainingError, match="differs from Keras"):
-        _compare(network, tmp_path / "model.onnx", config)
+        _compare(shipped_network, tmp_path / "model.onnx", config)
 
 
 @pytest.mark.parametrize("problem", ["absent", "no weights", "damaged weights"])
