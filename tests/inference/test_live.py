@@ -63,10 +63,11 @@ def test_a_file_is_played_at_its_own_pace_to_its_end(
 ) -> None:
     seen: list[LiveFrame] = []
     screen, out = Shown(), tmp_path / "out.mp4"
+    opened = time.perf_counter()  # it plays from here, while the detector is still being made
     with Camera(str(clip)) as camera:
         live = Live(camera, recognizer, screen=screen, recording=Recording(out))
         report = live.run(on_frame=seen.append)
-    assert report.seconds > 2.7
+    assert time.perf_counter() - opened > 2.7
     assert report.frames + report.passed_over == 30
     assert report.frames == len(seen) == len(screen.pictures)
     assert screen.closed
