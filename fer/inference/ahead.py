@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -13,7 +13,7 @@ _END = object()
 _WAIT = 0.1  # s between looks at whether anybody still wants items
 
 
-def ahead(items: Generator[T, None, None], size: int, name: str) -> Iterator[T]:
+def ahead(items: Generator[T, None, None], size: int, name: str) -> Generator[T, None, None]:
     """The items of a generator, made by a thread that is at most `size` items ahead.
 
     An error in the generator is raised here, after the items before it. Closing this iterator
@@ -43,7 +43,7 @@ def ahead(items: Generator[T, None, None], size: int, name: str) -> Iterator[T]:
             items.close()
             put(_END)
 
-    def taken() -> Iterator[T]:
+    def taken() -> Generator[T, None, None]:
         thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()
         try:

@@ -89,6 +89,7 @@ class Recording:
     def add(self, picture: NDArray[np.uint8], time: float) -> None:
         """Record a picture that was shown at `time`, s."""
         import cv2
+        import numpy as np
 
         if self._writer is None:
             self.target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ class Recording:
                 raise StoreError(f"{self.target} cannot be written. Choose another folder.")
         if (picture.shape[1], picture.shape[0]) != self._size:
             # A camera that came back with another resolution.
-            picture = cv2.resize(picture, self._size)  # type: ignore[assignment]
+            picture = np.asarray(cv2.resize(picture, self._size), np.uint8)
         until = int((time - self._begun) * RECORD_FPS) + 1
         while self._written < until:
             self._writer.write(picture)

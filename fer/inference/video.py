@@ -284,7 +284,7 @@ class _Run:
                         progress(position, len(self.wanted))
             finally:
                 for stage in (classified, tracked, decoded):
-                    stage.close()  # type: ignore[attr-defined]
+                    stage.close()
         if rows:
             self._write(results, part, rows, {})
             part += 1

@@ -99,7 +99,7 @@ def test_elsewhere_the_stage_goes_on(
         (["python", "-m", "dvc", "exp", "run"], True),
         (["/venv/bin/python", "/venv/bin/dvc", "push"], False),
         (["bash", "-c", "cd dvc && make repro"], False),
-        (["/home/dvc/python", "/home/dvc/bin/pytest", "repro"], False),
+        (["/srv/dvc/python", "/srv/dvc/bin/pytest", "repro"], False),
         (["sh", "-c", "fer train"], False),
         ([], False),
     ],
