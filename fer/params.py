@@ -103,6 +103,7 @@ class FinetuneParams(Section):
     learning_rate: Positive
     warmup_epochs: float = Field(ge=0)
     weight_decay: float = Field(ge=0)
+    clip_norm: float = Field(gt=0)
 
 
 class EarlyStoppingParams(Section):

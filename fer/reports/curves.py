@@ -69,7 +69,7 @@ def plot_curves(history: Path, out: Path, best_epoch: int, stopped_epoch: int | 
         history: history.csv with epoch, phase ('head' or 'finetune'), loss, accuracy, val_loss,
             val_accuracy and learning_rate.
         out: PNG file.
-        best_epoch: the epoch of the best validation loss, as the file numbers it.
+        best_epoch: the epoch of the best validation accuracy, as the file numbers it.
         stopped_epoch: the epoch after which the rule ended training; None where it ran its length.
 
     Raises:
@@ -157,7 +157,7 @@ def plot_curves(history: Path, out: Path, best_epoch: int, stopped_epoch: int | 
         rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
         rate.yaxis.get_offset_text().set_fontsize(8)
         axes.tick_params(labelbottom=False)
-    text = f"best validation loss: epoch {best_epoch}; these weights are kept"
+    text = f"best validation accuracy: epoch {best_epoch}; these weights are kept"
     figure.suptitle("★ " + text, x=0.012, ha="left", fontsize=12, color=INK, fontweight="bold")
     if stopped_epoch is not None:
         waited = stopped_epoch - best_epoch

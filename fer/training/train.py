@@ -88,13 +88,24 @@ class Trainer:
                 warmup_steps=warmup,
                 decay_steps=max(1, tune.epochs * self.steps - warmup),
             )
-            optimizer = keras.optimizers.AdamW(schedule, weight_decay=tune.weight_decay)
+            optimizer = keras.optimizers.AdamW(
+                schedule, weight_decay=tune.weight_decay, global_clipnorm=tune.clip_norm
+            )
             # Biases and batch-norm scales hold no capacity to shrink (Loshchilov and Hutter).
             optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         self.model.compile(
             optimizer=optimizer, loss=_smoothed_loss(params.label_smoothing), metrics=["accuracy"]
         )
         optimizer.build(self.model.trainable_variables)
+        if self.devices.count > 1 and self.devices.backend == "tensorflow":
+            # Keras builds the metrics with the first batch it gets, averaged over the devices: that
+            # uses up a batch of an iterator, and fails where the shares are uneven.
+            first = slice(0, self.devices.count)
+            self.model.evaluate(
+                self.train.pixels[first][..., None],
+                self.train.expression[first].astype("int32"),
+                verbose=0,
+            )
 
     def run(self, checkpoint: Checkpoint, each_epoch: Callable[[RunState], None]) -> RunState:
         """Train from where the checkpoint is to the end; the best weights end in the network."""
@@ -173,7 +184,7 @@ class Trainer:
         """Whether the last epoch is the best one; sets `stopped_epoch` when the rule strikes."""
         rule, last = self.params.early_stopping, state.history[-1]
         best = state.best
-        improved = best is None or last.val_loss < best.val_loss - rule.min_delta
+        improved = best is None or last.val_accuracy > best.val_accuracy + rule.min_delta
         if not math.isfinite(last.val_loss):
             raise TrainingError(
                 f"The loss became {last.val_loss} in epoch {last.epoch}. Lower "
@@ -194,7 +205,7 @@ class Trainer:
 def train(
     *, faces: Path, params: Params, out: Path, curves: Path, checkpoints: Path
 ) -> dict[str, Any]:
-    """Train, keep the epoch with the best validation loss, and write the trained model.
+    """Train, keep the epoch with the best validation accuracy, and write the trained model.
 
     `out` receives network.json, network.weights.h5, history.csv, curves.png and training.json.
     A run that was killed goes on from its last epoch, to the same weights as without the kill.
@@ -304,7 +315,7 @@ def _report(state: RunState, live: DvcLiveCurves) -> None:
         f"{last.seconds:.0f} s"
     )
     if state.stopped_epoch:
-        _say(f"stopped early: no better validation loss since epoch {state.best_epoch}")
+        _say(f"stopped early: no better validation accuracy since epoch {state.best_epoch}")
 
 
 def _without_time(record: EpochRecord) -> EpochRecord:

@@ -132,6 +132,7 @@ STOPPING: dict[str, Any] = {
         "learning_rate": 0.01,
         "warmup_epochs": 0.5,
         "weight_decay": 0.02,
+        "clip_norm": 1.0,
     },
     "early_stopping": {"patience": 2, "min_delta": 100.0},
 }

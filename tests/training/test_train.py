@@ -65,7 +65,7 @@ def test_early_stopping_strikes_by_its_rule(training: Any) -> None:
     assert training.document["best_epoch"] == 1
     assert training.document["stopped_epoch"] == 3
     assert training.document["epochs"] == 3
-    assert "stopped early: no better validation loss since epoch 1" in training.log
+    assert "stopped early: no better validation accuracy since epoch 1" in training.log
 
 
 def test_where_it_struck_is_drawn(training: Any, tmp_path: Path) -> None:
@@ -182,23 +182,23 @@ def test_the_same_on_jax(
 
 
 def judged(
-    runner: Any, losses: list[float], *, patience: int, min_delta: float = 0.0, head: int = 1
+    runner: Any, errors: list[float], *, patience: int, min_delta: float = 0.0, head: int = 1
 ) -> Any:
-    """The state after epochs with these validation losses; ends where the rule strikes."""
+    """The state after epochs with these shares of wrong answers; ends where the rule strikes."""
     from fer.params import parse_params
     from fer.training.checkpoint import EpochRecord, RunState
     from fer.training.train import Trainer
 
     document = runner.params()
     document["train"]["head"]["epochs"] = head
-    document["train"]["finetune"]["epochs"] = len(losses) - head
+    document["train"]["finetune"]["epochs"] = len(errors) - head
     document["train"]["early_stopping"] = {"patience": patience, "min_delta": min_delta}
     trainer = object.__new__(Trainer)
     trainer.params = parse_params(document).train
     state = RunState()
-    for epoch, loss in enumerate(losses, start=1):
+    for epoch, error in enumerate(errors, start=1):
         phase = trainer.phase_of(epoch)
-        state.history.append(EpochRecord(epoch, phase, 1, 0.5, loss, 0.5, 1e-3, 1))
+        state.history.append(EpochRecord(epoch, phase, 1, 0.5, error, 1 - error, 1e-3, 1))
         improved = trainer._judge(state)
         assert improved == (state.best_epoch == epoch)
         if state.stopped_epoch:
