@@ -12,6 +12,7 @@ from fer.cli.models_common import (
     AliasOption,
     Force,
     Name,
+    ProgressFlag,
     Reason,
     Reference,
     RegistryOption,
@@ -210,12 +211,24 @@ def pull(reference: Reference, registry: RegistryOption = None, as_json: JsonFla
 
 @app.command()
 def verify(
-    reference: Reference, registry: RegistryOption = None, as_json: JsonFlag = False
+    reference: Annotated[
+        str | None, typer.Argument(help="name, name@alias or name:7; everything where not given.")
+    ] = None,
+    progress: ProgressFlag = False,
+    registry: RegistryOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Recompute every digest of a version. Example: fer models verify name@champion"""
+    """Recompute every digest of a version. Example: fer models verify name@champion
+
+    Without a version the whole registry is read: documents, aliases, and each file once.
+    """
+    opened = open_registry(registry)
+    if reference is None:
+        _audit(opened, progress, as_json)
+        return
     from fer.errors import RegistryError
 
-    report = open_registry(registry).verify(reference)
+    report = opened.verify(reference, progress)
     document = {
         "name": report.version.name,
         "version": report.version.number,
@@ -241,6 +254,27 @@ def verify(
             "are blobs/sha256/<sha256>), or roll back with `fer models rollback "
             f"{report.version.name}` and register the package anew."
         )
+
+
+def _audit(registry: Registry, progress: bool, as_json: bool) -> None:
+    from fer.errors import RegistryError
+
+    report = registry.audit(progress)
+
+    def text() -> str:
+        lines = []
+        for finding in report.findings:
+            lines.append(f"[red]bad[/red] {plain(finding.key)}: {plain(finding.problem)}")
+            lines.append(f"    {plain(finding.advice)}")
+        lines.append(
+            f"{report.models} models, {report.versions} versions, {report.blobs} files of "
+            f"{size_text(report.size)}: {len(report.findings) or 'no'} problems."
+        )
+        return "\n".join(lines)
+
+    emit(report.to_dict(), as_json, text)
+    if not report.ok:
+        raise RegistryError(f"{registry.url} is damaged in {len(report.findings)} places.")
 
 
 def _models_text(models: list[dict[str, Any]]) -> str:

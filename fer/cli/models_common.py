@@ -19,6 +19,7 @@ Reference = Annotated[str, typer.Argument(help="name, name@alias or name:7.")]
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 AliasOption = Annotated[str, typer.Option("--alias", "-a", help="The alias that moves.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the event log.")]
+ProgressFlag = Annotated[bool, typer.Option("--progress", help="Show a bar in any case.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Whatever the gate said; the event log says so for ever.")
 ]

@@ -9,6 +9,7 @@ import typer
 
 from fer.cli.console import JsonFlag, ParamsFile, emit, note
 from fer.cli.models_common import (
+    ProgressFlag,
     Reason,
     Reference,
     RegistryOption,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from fer.registry import Diff, PackageManifest, Registry, Version, VersionState
 
 upkeep = typer.Typer()
-ProgressFlag = Annotated[bool, typer.Option("--progress", help="Show a bar in any case.")]
 
 
 @upkeep.command()

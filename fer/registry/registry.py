@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from fer.errors import PackageError, SettingsError, UnavailableError
+from fer.registry.audit import AuditReport, audit
 from fer.registry.cache import ModelCache
 from fer.registry.garbage import DAY, GarbageReport, collect
 from fer.registry.package import ModelPackage
@@ -149,6 +150,17 @@ class Registry(Publisher):
         """
         version = self.resolve(reference)
         return verify_version(self.store, version, progress)
+
+    def audit(self, progress: bool = False) -> AuditReport:
+        """Read the whole registry: each document, where each alias points, each blob once.
+
+        A registration or promotion that happens meanwhile is no finding, as nothing becomes
+        visible before all that it needs.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return audit(self, progress=progress)
 
 
 def pull(
