@@ -16,6 +16,7 @@ from fer.cli.models_common import (
     Reason,
     Reference,
     RegistryOption,
+    TrustedOption,
     alias_document,
     alias_text,
     aliases_of,
@@ -105,6 +106,9 @@ def show(reference: Reference, registry: RegistryOption = None, as_json: JsonFla
         if state.tags:
             tags = "  ".join(f"{tag}={value}" for tag, value in state.tags.items())
             lines.append(f"tags      {plain(tags)}")
+        if state.signatures:
+            signers = "  ".join(one[:12] for one in sorted(state.signatures))
+            lines.append(f"signed    by {plain(signers)}")
         if version.note:
             lines.append(f"note      {plain(version.note)}")
         lines += [
@@ -194,11 +198,16 @@ def rollback(
 
 
 @app.command()
-def pull(reference: Reference, registry: RegistryOption = None, as_json: JsonFlag = False) -> None:
+def pull(
+    reference: Reference,
+    trusted: TrustedOption = None,
+    registry: RegistryOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Pull a model into the cache; print its folder. Example: fer models pull name@champion"""
     from fer.registry import pull as pull_package
 
-    package = pull_package(reference, registry)
+    package = pull_package(reference, registry, trusted=trusted)
     document = {
         "reference": reference,
         "name": package.name,

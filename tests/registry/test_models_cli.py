@@ -26,6 +26,7 @@ COMMANDS = [
     "gate",
     "tag",
     "note",
+    "sign",
     "deprecate",
     "delete",
     "restore",
