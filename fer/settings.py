@@ -60,6 +60,11 @@ class Settings(BaseSettings):
         default=None, description="Endpoint URL of an S3-compatible server."
     )
     s3_addressing: str = Field(default="auto", description="auto, path or virtual.")
+    single_writer: bool = Field(
+        default=False,
+        description="Only one process ever writes to the registry: take a store that ignores "
+        "conditional writes.",
+    )
     cache: _Path = Field(
         default_factory=_cache, description="Downloads and pulled models are kept here."
     )

