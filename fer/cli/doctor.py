@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +40,7 @@ def doctor(
             found.append(finding)
             if not as_json:
                 # One by one, for some take seconds.
-                emit(None, False, lambda finding=finding: _line(finding))
+                emit(None, False, partial(_line, finding))
     failed = [finding for finding in found if finding.status == "failed"]
     if as_json:
         emit({"ok": not failed, "checks": [one.to_dict() for one in found]}, True, str)
