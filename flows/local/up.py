@@ -34,8 +34,7 @@ from flows.local.seaweed import Seaweed
 
 FOLDER: Final = Path("build/up")
 BUCKET: Final = "fer"
-SERVER: Final = "prefect-server"
-SERVICES: Final = "prefect-services"
+SERVER: Final = "prefect"
 _SECONDS: Final = 180
 # What others listen on by default, moved aside, so that both can run.
 _FIRST_PORTS: Final = {"prefect": 4200, "postgres": 15432, "s3": 18333}
@@ -118,7 +117,7 @@ class Stack:
         self.postgres.start()
         _say("2/5  S3 (SeaweedFS)")
         self.s3.start(BUCKET)
-        _say("3/5  Prefect server and its background services")
+        _say("3/5  Prefect server")
         self._start_prefect()
         _say("4/5  Pools, limits and deployments")
         self._deploy()
@@ -143,16 +142,16 @@ class Stack:
 
     def status(self) -> dict[str, bool]:
         """Whether each service runs, by name."""
-        wanted = ["postgres", "s3", SERVER, SERVICES, *(f"worker-{pool}" for pool in POOLS)]
+        wanted = ["postgres", "s3", SERVER, *(f"worker-{pool}" for pool in POOLS)]
         return {name: self.processes.alive(name) for name in wanted}
 
     def _start_prefect(self) -> None:
         (self.folder / "prefect").mkdir(exist_ok=True)
-        options = ["--host", "127.0.0.1", "--port", str(self.port), "--no-services"]
+        # With its background services in one process: apart, without Redis between them, events
+        # and task runs get lost (infra/containers.md).
+        options = ["--host", "127.0.0.1", "--port", str(self.port)]
         self._prefect(SERVER, "server", "start", *options, server=True)
         self.processes.wait(SERVER, self._healthy, _SECONDS)
-        # Apart from the API, so that either can be restarted alone. Migrations are done by now.
-        self._prefect(SERVICES, "server", "services", "start", server=True)
 
     def _prefect(self, name: str, *arguments: str, server: bool = False) -> None:
         environment = os.environ | self.environment()

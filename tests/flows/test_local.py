@@ -155,14 +155,14 @@ def test_everything_for_real() -> None:
     folder.chmod(0o755)
     try:
         said = up(folder / "up")
-        assert said.count("runs   ") == 6
+        assert said.count("runs   ") == 5
         stack = Stack(folder / "up")
         plan = Plan.of(folder / "up")
         before = {one.name: one.pid for one in stack.processes.known()}
 
         # The worker is killed; the next `make up` starts it anew, and only it.
         os.killpg(before["worker-cpu"], signal.SIGKILL)
-        assert up(folder / "up").count("runs   ") == 6
+        assert up(folder / "up").count("runs   ") == 5
         after = {one.name: one.pid for one in stack.processes.known()}
         assert {name for name in before if before[name] != after[name]} == {"worker-cpu"}
 
