@@ -8,7 +8,7 @@ ENV := DO_NOT_TRACK=1 DVC_NO_ANALYTICS=1 PREFECT_SERVER_ANALYTICS_ENABLED=false
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-e2e lint format docs repro deploy lock clean
+.PHONY: help install demo test test-fast test-e2e test-full lint format docs repro deploy up down purge lock clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ test-fast: install ## Without the slow tests
 test-e2e: install ## Whole runs: the demo, DVC with kills, a Prefect server with a worker
 	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m e2e
 
+test-full: install ## The registry under 16 processes, 100 kills and 50 cuts
+	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --full tests/registry/test_concurrency.py tests/registry/test_faults.py
+
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -51,6 +54,15 @@ repro: install ## dvc repro; FER_DATA and FER_WEIGHTS name local copies
 
 deploy: install ## Pools, limits and the three deployments, on the server of PREFECT_API_URL
 	@$(ENV) $(BIN)/python -m flows.deploy
+
+up: install ## PostgreSQL, S3, a Prefect server and workers, as processes of this machine
+	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m flows.local.up
+
+down: install ## Stop what `make up` started; the data stay in build/up
+	@$(BIN)/python -m flows.local.up --down
+
+purge: install ## The same, and remove the data
+	@$(BIN)/python -m flows.local.up --down --purge
 
 lock: install ## Resolve constraints.txt anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras pyproject.toml --output-file constraints.txt --no-header --no-annotate

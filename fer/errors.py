@@ -18,6 +18,7 @@
     ├── RegistryError              the model registry
     │   ├── NotFoundError          no such model, version or alias
     │   ├── ConflictError          somebody else was first
+    │   ├── SignatureError         a package that no trusted key signed, or a key of no use
     │   └── StoreError             the store behind it: absent, read-only, wrong credentials
     │       ├── UnavailableError   unreachable for now: another try, or the cache, may help
     │       └── UnsafeStoreError   a store that ignores conditional writes
@@ -109,6 +110,10 @@ class NotFoundError(RegistryError):
 
 class ConflictError(RegistryError):
     """Another writer was first."""
+
+
+class SignatureError(RegistryError):
+    """No trusted key signed a package, a signature does not hold, or a key cannot be used."""
 
 
 class StoreError(RegistryError):

@@ -6,12 +6,20 @@ region and profile are boto3's own `AWS_*` variables.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, ByteSize, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fer.errors import SettingsError
 
@@ -19,6 +27,11 @@ from fer.errors import SettingsError
 _Path = Annotated[
     Path, AfterValidator(lambda path: path.expanduser() if "~" in path.parts else path)
 ]
+
+
+def _listed(paths: Any) -> Any:
+    """As PATH lists folders."""
+    return paths.split(os.pathsep) if isinstance(paths, str) else paths
 
 
 def _cache() -> Path:
@@ -47,6 +60,11 @@ class Settings(BaseSettings):
         default=None, description="Endpoint URL of an S3-compatible server."
     )
     s3_addressing: str = Field(default="auto", description="auto, path or virtual.")
+    single_writer: bool = Field(
+        default=False,
+        description="Only one process ever writes to the registry: take a store that ignores "
+        "conditional writes.",
+    )
     cache: _Path = Field(
         default_factory=_cache, description="Downloads and pulled models are kept here."
     )
@@ -54,6 +72,13 @@ class Settings(BaseSettings):
         default=None, description="Most that pulled models may take on the disk, such as 5GB."
     )
     offline: bool = Field(default=False, description="Use only what is cached; touch no network.")
+    trusted_keys: Annotated[tuple[_Path, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(),
+        description="Public keys (PEM files, listed like PATH): pull only what one of them signed.",
+    )
+    signing_password: SecretStr | None = Field(
+        default=None, description="Of the private key that `fer models sign` is given."
+    )
     yunet: _Path | None = Field(
         default=None, description="YuNet's ONNX file, for faces.detector opencv-yunet."
     )

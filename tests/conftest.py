@@ -23,6 +23,11 @@ for name in [name for name in os.environ if name.startswith("FER_")]:
     del os.environ[name]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--full: the numbers that a release must withstand, instead of those that a commit must."""
+    parser.addoption("--full", action="store_true", help="many more processes, kills and cuts")
+
+
 # Time is for pytest to limit: a busy machine is no failure. CI tries the same examples each time,
 # so that it fails only for what a change did; a developer's runs look for new ones.
 hypothesis_settings.register_profile(
@@ -39,6 +44,12 @@ hypothesis_settings.load_profile("project")
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a cache of its own."""
     monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether this is a run with --full."""
+    return bool(request.config.getoption("--full"))
 
 
 @pytest.fixture(scope="session")

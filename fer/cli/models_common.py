@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,11 @@ Reference = Annotated[str, typer.Argument(help="name, name@alias or name:7.")]
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 AliasOption = Annotated[str, typer.Option("--alias", "-a", help="The alias that moves.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the event log.")]
+ProgressFlag = Annotated[bool, typer.Option("--progress", help="Show a bar in any case.")]
+TrustedOption = Annotated[
+    list[Path] | None,
+    typer.Option("--trusted", help="A public key that must have signed it; FER_TRUSTED_KEYS."),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Whatever the gate said; the event log says so for ever.")
 ]

@@ -9,6 +9,7 @@ import typer
 
 from fer.cli.console import JsonFlag, ParamsFile, emit, note
 from fer.cli.models_common import (
+    ProgressFlag,
     Reason,
     Reference,
     RegistryOption,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from fer.registry import Diff, PackageManifest, Registry, Version, VersionState
 
 upkeep = typer.Typer()
-ProgressFlag = Annotated[bool, typer.Option("--progress", help="Show a bar in any case.")]
 
 
 @upkeep.command()
@@ -105,6 +105,27 @@ def write_note(
     version = opened.resolve(reference)
     state = opened.note(version.name, version.number, text)
     _say(version, state, as_json, f"notes: {len(state.notes)}")
+
+
+@upkeep.command()
+def sign(
+    reference: Reference,
+    key: Annotated[Path, typer.Option(help="Private key, PEM, on P-256, P-384 or P-521.")],
+    registry: RegistryOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Sign a version, so that pulls can demand it. Example: fer models sign name:7 --key key.pem
+
+    Make the keys with openssl:  openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256
+    -out key.pem;  openssl pkey -in key.pem -pubout -out public.pem. FER_SIGNING_PASSWORD holds
+    the password of an encrypted key.
+    """
+    opened = open_registry(registry)
+    version = opened.resolve(reference)
+    state = opened.sign(str(version), key)
+    signers = ", ".join(one[:12] for one in sorted(state.signatures))
+    _say(version, state, as_json, f"signed by {signers}")
+    note(f"Next: fer models pull {version} --trusted public.pem, or set FER_TRUSTED_KEYS")
 
 
 @upkeep.command()

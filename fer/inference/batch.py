@@ -28,6 +28,7 @@ from fer.inference.inputs import Inputs, PictureFile, open_inputs
 from fer.inference.outputs import Output, open_output
 from fer.inference.recognizer import Prediction, Recognizer
 from fer.inference.results import (
+    face_columns,
     quarantine_schema,
     read_part,
     results_schema,
@@ -294,23 +295,7 @@ class _Run:
         if not one.faces:
             yield base
         for index, (face, prediction) in enumerate(zip(one.faces, predictions, strict=True)):
-            box, quality = face.detection, face.quality
-            yield base | {
-                "face": index,
-                "box_left": box.left,
-                "box_top": box.top,
-                "box_right": box.right,
-                "box_bottom": box.bottom,
-                "detection_score": box.score,
-                "quality_size": quality.size,
-                "quality_sharpness": quality.sharpness,
-                "quality_brightness": quality.brightness,
-                "quality_pose": quality.pose,
-                "quality_marks": list(quality.marks),
-                **{f"p_{name}": value for name, value in prediction.probabilities.items()},
-                "expression": prediction.expression,
-                "confidence": prediction.confidence,
-            }
+            yield base | face_columns(index, face.detection, face.quality, prediction)
 
     def _identity(self, file: PictureFile, now: datetime) -> dict[str, Any]:
         return {

@@ -17,6 +17,10 @@ from fer.expressions import EXPRESSIONS
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fer.faces.detector import Detection
+    from fer.faces.quality import Quality
+    from fer.inference.recognizer import Prediction
+
 SCHEMA_VERSION: Final = 1
 VERSION_KEY: Final = b"fer.results.version"
 CLASSES_KEY: Final = b"fer.classes"
@@ -117,6 +121,35 @@ def results_schema() -> pa.Schema:
 def quarantine_schema() -> pa.Schema:
     """The Arrow schema of pictures that could not be analysed."""
     return _schema(QUARANTINE_COLUMNS)
+
+
+def face_columns(
+    index: int, detection: Detection, quality: Quality, prediction: Prediction
+) -> dict[str, Any]:
+    """What a row says of a face itself; the rest is of the picture, the model and the run.
+
+    Args:
+        index: of the face in its picture or frame.
+        detection: where it is.
+        quality: what the crop is worth.
+        prediction: what it shows.
+    """
+    return {
+        "face": index,
+        "box_left": detection.left,
+        "box_top": detection.top,
+        "box_right": detection.right,
+        "box_bottom": detection.bottom,
+        "detection_score": detection.score,
+        "quality_size": quality.size,
+        "quality_sharpness": quality.sharpness,
+        "quality_brightness": quality.brightness,
+        "quality_pose": quality.pose,
+        "quality_marks": list(quality.marks),
+        **{f"p_{name}": value for name, value in prediction.probabilities.items()},
+        "expression": prediction.expression,
+        "confidence": prediction.confidence,
+    }
 
 
 def to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -27,6 +27,7 @@ from fer.faces.finder import FoundFace, found_face
 from fer.faces.tracker import Tracker
 from fer.inference.ahead import ahead
 from fer.inference.recognizer import Prediction, Recognizer
+from fer.inference.results import face_columns
 from fer.inference.timeline import episodes_of
 from fer.inference.video_file import Frame, VideoFile
 from fer.inference.video_parts import State, VideoResults
@@ -405,25 +406,10 @@ class _Run:
             yield base
         answers = zip(seen.faces, seen.probabilities, strict=True)
         for place, ((track, detected, face), scores) in enumerate(answers):
-            prediction = Prediction.of(scores)
-            box, quality = face.detection, face.quality
-            yield base | {
-                "face": place,
-                "track": track,
-                "box_left": box.left,
-                "box_top": box.top,
-                "box_right": box.right,
-                "box_bottom": box.bottom,
-                "detection_score": box.score if detected else None,
-                "quality_size": quality.size,
-                "quality_sharpness": quality.sharpness,
-                "quality_brightness": quality.brightness,
-                "quality_pose": quality.pose,
-                "quality_marks": list(quality.marks),
-                **{f"p_{name}": value for name, value in prediction.probabilities.items()},
-                "expression": prediction.expression,
-                "confidence": prediction.confidence,
-            }
+            found = face_columns(place, face.detection, face.quality, Prediction.of(scores))
+            # What was carried from an earlier frame has that frame's score, not one of its own.
+            score = face.detection.score if detected else None
+            yield base | found | {"track": track, "detection_score": score}
 
     def _write(
         self, results: VideoResults, part: int, rows: list[dict[str, Any]], state: State

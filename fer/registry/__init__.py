@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fer.registry.audit import AuditReport, Finding
     from fer.registry.diff import Diff, compare
     from fer.registry.documents import Event
     from fer.registry.garbage import GarbageReport
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alias",
+    "AuditReport",
     "Diff",
     "Event",
+    "Finding",
     "GarbageReport",
     "InputContract",
     "ModelPackage",
@@ -42,8 +45,10 @@ __all__ = [
 
 _HOMES = {
     "Alias": "versions",
+    "AuditReport": "audit",
     "Diff": "diff",
     "Event": "documents",
+    "Finding": "audit",
     "GarbageReport": "garbage",
     "InputContract": "manifest",
     "ModelPackage": "package",

@@ -15,11 +15,11 @@ import logging
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fer.errors import NotFoundError, PackageError, RegistryError, UnavailableError
 from fer.files import sha256_of, write_bytes, write_json
@@ -38,6 +38,7 @@ from fer.registry.store import Progress, Store
 
 _log = logging.getLogger(__name__)
 _DOWNLOADS: Final = 4
+_RECORD: Final = 1 << 18
 _TRIES_WITHOUT_PROGRESS: Final = 5
 
 
@@ -112,11 +113,33 @@ class ModelCache:
             replace_folder(parts, self.path(digest))
             return ModelPackage(self.path(digest), package.manifest, digest)
 
-    def remember(self, registry: str, reference: str, number: int, digest: str) -> None:
-        """Note what a reference means now."""
-        record = {"registry": registry, "version": number, "digest": digest, "resolved": now()}
+    def remember(
+        self,
+        registry: str,
+        reference: str,
+        number: int,
+        digest: str,
+        signatures: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Note what a reference means now, and who signed that."""
+        record = {
+            "registry": registry,
+            "reference": reference,
+            "version": number,
+            "digest": digest,
+            "resolved": now(),
+            "signatures": dict(signatures or {}),
+        }
         with self._explained():
-            write_json(self._record(registry, reference), {**record, "reference": reference})
+            write_json(self._record(registry, reference), record)
+
+    def signatures(self, registry: str, reference: str) -> dict[str, Any]:
+        """The signatures of what a reference meant when it was last pulled."""
+        try:
+            record = parse_json(self._record(registry, reference).read_bytes(), _RECORD)
+            return dict(record["signatures"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
     def knows(self, registry: str, reference: str) -> bool:
         """Whether `recall` has something to go on."""
@@ -138,7 +161,7 @@ class ModelCache:
             "registry at hand (`fer models pull`), or name a package's folder."
         )
         try:
-            record = parse_json(self._record(registry, reference).read_bytes(), 1 << 16)
+            record = parse_json(self._record(registry, reference).read_bytes(), _RECORD)
             number, digest = int(record["version"]), str(record["digest"])
             resolved = str(record["resolved"])
         except (OSError, ValueError, KeyError, TypeError):

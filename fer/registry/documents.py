@@ -254,6 +254,9 @@ class StateDocument(MovingDocument):
     gate: dict[str, JsonValue] | None = Field(
         default=None, description="The latest decision on it."
     )
+    signatures: dict[str, dict[str, JsonValue]] = Field(
+        default={}, description="Sigstore bundles of its manifest by their key's fingerprint."
+    )
 
 
 class IndexDocument(Document):

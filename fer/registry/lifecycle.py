@@ -1,4 +1,4 @@
-"""What may change about a version: tags, notes, deprecation, deletion, gate decisions.
+"""What may change about a version: tags, notes, deprecation, deletion, decisions, signatures.
 
 A version's own document never changes; all of this lies in its state document, which moves by
 compare-and-swap and is created at the first change. A deleted version keeps its number and its
@@ -23,6 +23,7 @@ _TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _TAG_VALUE: Final = 500
 _NOTES: Final = 200
 _NOTE: Final = 5000
+_SIGNATURES: Final = 20
 _UNSAID: Final = "no reason given"
 
 
@@ -136,6 +137,32 @@ class Lifecycle(Writer):
             return {"gate": kept}, {"gate": kept, "reason": reason}
 
         return self._change_state(name, number, "gate", change)
+
+    def add_signature(
+        self, name: str, number: int, key: str, bundle: dict[str, Any]
+    ) -> VersionState:
+        """Keep a signature of a version's manifest; `Registry.sign` makes one.
+
+        Args:
+            name: the model.
+            number: the version.
+            key: fingerprint of the public key.
+            bundle: the Sigstore bundle; it takes the place of an earlier one of that key.
+
+        Raises:
+            NotFoundError: no such version.
+            RegistryError: it has 20 signatures already.
+        """
+
+        def change(present: StateDocument | None) -> tuple[dict[str, Any], dict[str, Any]] | None:
+            before = present.signatures if present else {}
+            if before.get(key) == bundle:
+                return None
+            if len(before) >= _SIGNATURES and key not in before:
+                raise RegistryError(f"{name}:{number} has {_SIGNATURES} signatures already.")
+            return {"signatures": before | {key: bundle}}, {"details": {"key": key}}
+
+        return self._change_state(name, number, "sign", change)
 
     def delete(
         self, name: str, number: int, reason: str = "", *, force: bool = False

@@ -89,6 +89,17 @@ class ModelPackage:
         """The model's name."""
         return self.manifest.name
 
+    def manifest_bytes(self) -> bytes:
+        """The bytes of manifest.json, whose sha256 is `digest`.
+
+        Raises:
+            PackageError: it was altered since the package was opened.
+        """
+        data = (self.folder / MANIFEST).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.digest:
+            raise PackageError(f"{self.folder / MANIFEST} was altered. Get the package again.")
+        return data
+
     def file(self, name: str) -> Path:
         """Path of one file of the package.
 

@@ -32,6 +32,18 @@ from fer.registry.writer import TRIES, author
 class Publisher(AliasMover):
     """Registration."""
 
+    def initialize(self) -> None:
+        """Make a registry where there is none, and prove that its store is fit for one.
+
+        The first write does the same; this says it before there is anything to lose.
+
+        Raises:
+            UnsafeStoreError: the store ignores conditional writes.
+            StoreError: it is absent, or cannot be written.
+            RegistryError: there is something else, or a registry of a newer schema.
+        """
+        self._begin_writing()
+
     def register(
         self,
         folder: Path | str | ModelPackage,

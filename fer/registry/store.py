@@ -200,7 +200,8 @@ class Store(ABC):
     def _unsafe(self, what: str) -> str:
         return (
             f"{self.url} {what}, so two writers would overwrite each other's versions. Use a "
-            "store with conditional writes (AWS S3, SeaweedFS 4.17 or later, a local folder)."
+            "store with conditional writes (AWS S3, SeaweedFS 4.17 or later, a local folder); or, "
+            "if only one process ever writes to this registry, set FER_SINGLE_WRITER=1."
         )
 
     @staticmethod

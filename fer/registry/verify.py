@@ -54,13 +54,14 @@ def verify_version(store: Store, version: Version, progress: bool = False) -> Ve
     files = sorted(version.manifest.files.items())
     with transfer_bar(f"Verifying {version}", version.size, progress) as moved:
         checks += [
-            FileCheck(name, entry.sha256, entry.size, _check_blob(store, entry, moved))
+            FileCheck(name, entry.sha256, entry.size, blob_problem(store, entry, moved))
             for name, entry in files
         ]
     return VerifyReport(version, checks)
 
 
-def _check_blob(store: Store, entry: PackageFile, moved: Progress) -> str | None:
+def blob_problem(store: Store, entry: PackageFile, moved: Progress) -> str | None:
+    """What is wrong with a blob, every byte of which is read; None where nothing is."""
     digest, size = hashlib.sha256(), 0
     try:
         for block in store.read(blob_key(entry.sha256)):

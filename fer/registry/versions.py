@@ -87,6 +87,7 @@ class VersionState:
         deleted: why it was deleted, None while it is not.
         purged: deleted for good: its blobs were given up.
         gate: the latest gate decision on it, as `GateDecision.document()` gives it.
+        signatures: Sigstore bundles of its manifest, by the fingerprint of their key.
         changed: UTC time of the latest change, "" where there was none.
     """
 
@@ -96,6 +97,7 @@ class VersionState:
     deleted: str | None = None
     purged: bool = False
     gate: dict[str, Any] | None = None
+    signatures: dict[str, dict[str, Any]] = field(default_factory=dict)
     changed: str = ""
 
     @classmethod
@@ -110,6 +112,7 @@ class VersionState:
             deleted=document.deleted,
             purged=document.purged,
             gate=document.gate,
+            signatures=dict(document.signatures),
             changed=document.event.time,
         )
 
@@ -122,6 +125,7 @@ class VersionState:
             "deleted": self.deleted,
             "purged": self.purged,
             "gate": self.gate,
+            "signatures": sorted(self.signatures),
         }
 
 

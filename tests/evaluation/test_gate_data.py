@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
 
 from fer.dataset.table import FaceTable
 from fer.errors import GateError, ParamsError, TableError
@@ -216,3 +217,46 @@ def test_the_project_s_own_gate(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text.replace("    fear:", "    faer:"))
     with pytest.raises(ParamsError, match=r"did you mean 'gate\.min_recall\.fear'"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_the_command_judges_records_and_promotes(
+    table: FaceTable, model: Any, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fer.cli.models import app
+    from fer.registry import Registry
+
+    monkeypatch.setenv("FER_REGISTRY", str(tmp_path / "registry"))
+    faces = tmp_path / "faces.parquet"
+    table.write(faces)
+    registry, runner = Registry.open(), CliRunner()
+
+    def run(*arguments: str) -> Result:
+        options = ["--data", str(faces), "--params", str(checkout / "params.yaml"), "--json"]
+        return runner.invoke(app, [*arguments, *(options if arguments[0] == "gate" else [])])
+
+    registry.register(model(3))  # never says happy
+    refused = run("gate", "grey:1")
+    assert isinstance(refused.exception, GateError)
+    assert "recall_happy 0.0000 is below 0.65" in str(refused.exception)
+    document = json.loads(refused.stdout)
+    assert (document["passed"], document["champion"]) == (False, None)
+    assert isinstance(run("promote", "grey:1").exception, GateError)
+
+    registry.register(model())
+    passed = json.loads(run("gate", "grey:2").stdout)
+    assert passed["passed"] is True
+    assert registry.state("grey", 2).gate == {
+        name: value for name, value in passed.items() if name not in {"name", "version"}
+    }
+    assert run("promote", "grey:2").exit_code == 0
+    # The other one against the champion, on the same images: McNemar's figures are kept.
+    assert isinstance(run("gate", "grey:1").exception, GateError)
+    gate = registry.state("grey", 1).gate
+    assert gate is not None
+    assert gate["champion"] == 2
+    assert gate["figures"]["mcnemar"]["only_champion_right"] == PER_CLASS
+    assert run("promote", "grey:1", "--force", "--reason", "a trial").exit_code == 0
+    shown = runner.invoke(app, ["show", "grey:1"]).stdout
+    assert "FORCED" in shown
+    assert "a trial" in shown
+    assert "not passed against version 2" in shown

@@ -63,6 +63,19 @@ class Prefect:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def doctor(self) -> dict[str, Any]:
+        """Findings by name."""
+        done = subprocess.run(
+            [sys.executable, "-m", "fer", "doctor", "--json"],
+            cwd=self.checkout,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.stdout, done.stderr
+        return {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.logs / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
@@ -180,8 +193,15 @@ def test_deployed_scheduled_and_cancelled(
         *("--cron", "* * * * *", "--timezone", "Europe/Berlin"),
     )
 
+    assert "no worker is online" in prefect.doctor()["pool cpu"]["text"]
+
     worker = prefect.start("worker", "prefect", "worker", "start", "--pool", "cpu")
     try:
+        wait_for(
+            lambda: prefect.doctor()["pool cpu"]["status"] == "ok",
+            60,
+            lambda: prefect.log("worker"),
+        )
         # A stage that would run for ten minutes, in a project of its own.
         folder = project({"fetch": {"cmd": "echo $$ > pid; echo begun; exec sleep 600"}})
         pid_file = folder / "pid"

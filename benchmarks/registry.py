@@ -1,0 +1,207 @@
+"""Throughput of register and pull beside plain boto3, and the time a long listing takes.
+
+    python benchmarks/registry.py --model models/package --runs 5
+    python benchmarks/registry.py --megabytes 500 --runs 3
+    python benchmarks/registry.py --versions 10000
+
+The server is SeaweedFS from its package, on this machine, started for the purpose. Every transfer
+is a process of its own, the two ways take turns on the same bytes, and the clock starts after the
+imports and the first connection. On our side it covers checking that the package is whole, hashing,
+transfer and commit; on boto3's, upload_file and download_file of the same files. The bytes differ
+from run to run, for what a registry has already is not uploaded again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from seaweed import S3Server, weed_server
+
+from fer.registry import ModelPackage, PackageFile, PackageManifest, Registry, write_package
+from fer.registry.documents import INDEXED, VersionDocument, new_id, now, version_key
+
+BUCKET = "models"
+NAME = "faces"
+
+
+def package_of(folder: Path, files: dict[str, Path], run: int) -> ModelPackage:
+    """A package of copies of these files, each with bytes of its own in this run."""
+    own = {}
+    for name, path in files.items():
+        own[name] = folder / f"own-{run}" / name
+        own[name].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, own[name])
+        with own[name].open("ab") as file:
+            file.write(os.urandom(16))
+    package = folder / f"package-{run}"
+    return write_package(
+        package, name=NAME, description="Benchmark", files=own, metrics={}, lineage={"run": run}
+    )
+
+
+def timed(work: Callable[[], Any]) -> None:
+    """Child process: print how long `work` took and the most memory that was held."""
+    started = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(json.dumps({"seconds": seconds, "peak_mb": peak}) + "\n")
+
+
+def child(action: str, folder: Path, run: int, server: S3Server) -> None:
+    """Do one transfer; see `timed`."""
+    package = folder / f"package-{run}"
+    if action in {"register", "pull"}:
+        registry = Registry.open()
+        registry.store.check_conditional()
+        if action == "register":
+            timed(lambda: registry.register(package))
+        else:
+            timed(lambda: registry.pull(f"{NAME}:{run}"))
+        return
+    client = server.client()
+    client.list_objects_v2(Bucket=BUCKET, MaxKeys=1)
+    files = [path for path in sorted(package.rglob("*")) if path.is_file()]
+
+    def keyed(path: Path) -> str:
+        return f"plain/{run}/{path.relative_to(package).as_posix()}"
+
+    def upload() -> None:
+        for path in files:
+            client.upload_file(str(path), BUCKET, keyed(path))
+
+    def download() -> None:
+        for path in files:
+            target = folder / "downloaded" / keyed(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(BUCKET, keyed(path), str(target))
+
+    timed(upload if action == "upload_file" else download)
+
+
+def transfers(folder: Path, files: dict[str, Path], runs: int, server: S3Server) -> None:
+    """Register and pull beside boto3's own transfer, and print a table."""
+    found: dict[str, list[dict[str, float]]] = {}
+    environment = os.environ | {"FER_CACHE": str(folder / "cache")}
+    size = 0
+    for run in range(1, runs + 1):
+        package = package_of(folder, files, run)
+        size = package.manifest.size
+        pairs = [["upload_file", "register"], ["download_file", "pull"]]
+        for action in (one for pair in pairs for one in (pair if run % 2 else reversed(pair))):
+            command = [sys.executable, __file__, "--child", action, str(folder), str(run)]
+            command.append(server.endpoint_url)
+            done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+            found.setdefault(action, []).append(json.loads(done.stdout))
+    print(f"\n{size / 1e6:.1f} MB in {len(files)} files, {runs} runs, MB/s")
+    print(f"{'':<16}{'min':>8}{'median':>8}{'max':>8}{'peak MB':>9}")
+    for action, results in found.items():
+        rates = [size / 1e6 / one["seconds"] for one in results]
+        peak = max(one["peak_mb"] for one in results)
+        print(
+            f"{action:<16}{min(rates):>8.1f}{statistics.median(rates):>8.1f}{max(rates):>8.1f}"
+            f"{peak:>9.0f}"
+        )
+    for ours, theirs in (("register", "upload_file"), ("pull", "download_file")):
+        ratios = [
+            theirs_one["seconds"] / ours_one["seconds"]
+            for ours_one, theirs_one in zip(found[ours], found[theirs], strict=True)
+        ]
+        print(f"{ours} / {theirs}: {statistics.median(ratios):.2f} (median of pairs)")
+
+
+def listing(versions: int, runs: int) -> None:
+    """Fill a registry with version documents, as registrations leave them, and list it."""
+    registry = Registry.open()
+    registry._begin_writing()
+    figures = dict.fromkeys(("accuracy", "macro_f1", "ece", "nll"), 0.6123)
+    intervals = {f"{name}{end}": 0.61 for name in figures for end in ("_low", "_high")}
+    manifest = PackageManifest(
+        name=NAME,
+        description="Benchmark",
+        files={
+            name: PackageFile(size=1000, sha256="a" * 64)
+            for name in ("model.onnx", *(f"file-{number}.json" for number in range(10)))
+        },
+        metrics={"test": figures | intervals, "clean": figures | intervals},
+        lineage={"commit": "c" * 40},
+    )
+
+    def put(number: int) -> None:
+        document = VersionDocument(
+            name=NAME,
+            number=number,
+            digest=f"{number:064x}",
+            created=now(),
+            author="somebody@somewhere",
+            note=f"run {number}",
+            nonce=new_id(),
+            package=manifest,
+        )
+        registry.store.put(version_key(NAME, number), document.to_bytes())
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(put, range(1, versions + 1)))
+    for part in range(versions // INDEXED):
+        registry._write_index(NAME, part)
+    print(f"\nlisting {versions:,} versions, {runs} runs")
+    seconds = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        if len(registry.summaries(NAME)) != versions:
+            raise SystemExit("the listing is not complete")
+        seconds.append(time.perf_counter() - started)
+    print(f"min {min(seconds):.2f} s, median {statistics.median(seconds):.2f} s")
+
+
+def main() -> None:
+    """Measure what was asked for and print it."""
+    if sys.argv[1:2] == ["--child"]:
+        action, folder, run, endpoint = sys.argv[2:]
+        key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+        child(action, Path(folder), int(run), S3Server(endpoint, key, secret))
+        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, help="a package, whose files are transferred")
+    parser.add_argument("--megabytes", type=int, help="transfer random bytes, this many")
+    parser.add_argument("--versions", type=int, help="list this many versions")
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fer-bench-") as name:
+        folder = Path(name)
+        with weed_server(folder / "server") as server:
+            server.make_bucket(BUCKET)
+            os.environ |= server.env() | {"FER_REGISTRY": f"s3://{BUCKET}/fer"}
+            if arguments.model:
+                package = ModelPackage.open(arguments.model)
+                files = {one: package.file(one) for one in package.manifest.files}
+                transfers(folder, files, arguments.runs, server)
+            if arguments.megabytes:
+                path = folder / "random.onnx"
+                with path.open("wb") as file:
+                    for _ in range(arguments.megabytes):
+                        file.write(os.urandom(1_000_000))
+                os.environ["FER_REGISTRY"] = f"s3://{BUCKET}/large"
+                transfers(folder, {"model.onnx": path}, arguments.runs, server)
+            if arguments.versions:
+                os.environ["FER_REGISTRY"] = f"s3://{BUCKET}/long"
+                listing(arguments.versions, arguments.runs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""Start and stop it all: `make up`, `make down`.
+
+    python -m flows.local.up            start what does not run
+    python -m flows.local.up --status   what runs, and where
+    python -m flows.local.up --down     stop all of it; the data stay
+    python -m flows.local.up --down --purge    and remove the data
+
+May be interrupted and repeated at any time: what runs is left alone, what is missing is started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from fer.errors import FerError, WorkflowError
+from fer.files import write_json, write_text
+from flows.deploy import POOLS
+from flows.local.postgres import Postgres
+from flows.local.processes import Processes
+from flows.local.seaweed import Seaweed
+
+FOLDER: Final = Path("build/up")
+BUCKET: Final = "fer"
+SERVER: Final = "prefect"
+_SECONDS: Final = 180
+# What others listen on by default, moved aside, so that both can run.
+_FIRST_PORTS: Final = {"prefect": 4200, "postgres": 15432, "s3": 18333}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is decided once and kept: ports and secrets."""
+
+    prefect_port: int
+    postgres_port: int
+    s3_ports: tuple[int, ...]
+    postgres_password: str
+    s3_access_key: str
+    s3_secret_key: str
+
+    @classmethod
+    def of(cls, folder: Path) -> Plan:
+        """The plan of a folder; made at the first start.
+
+        Raises:
+            WorkflowError: it cannot be read.
+        """
+        path = folder / "plan.json"
+        try:
+            document = json.loads(path.read_bytes())
+            return cls(**{**document, "s3_ports": tuple(document["s3_ports"])})
+        except FileNotFoundError:
+            pass
+        except (ValueError, TypeError, KeyError) as error:
+            raise WorkflowError(
+                f"{path} cannot be read ({error}). Remove {folder}: its data are lost."
+            ) from None
+        folder.mkdir(parents=True, exist_ok=True)
+        plan = cls(
+            prefect_port=_free_ports(_FIRST_PORTS["prefect"], 1)[0],
+            postgres_port=_free_ports(_FIRST_PORTS["postgres"], 1)[0],
+            s3_ports=tuple(_free_ports(_FIRST_PORTS["s3"], 5)),
+            postgres_password=secrets.token_hex(16),
+            s3_access_key=secrets.token_hex(8),
+            s3_secret_key=secrets.token_hex(16),
+        )
+        path.touch(mode=0o600)
+        write_json(path, asdict(plan))
+        path.chmod(0o600)
+        return plan
+
+
+class Stack:
+    """All services of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        plan = Plan.of(self.folder)
+        self.processes = Processes(self.folder)
+        self.postgres = Postgres(self.processes, plan.postgres_port, plan.postgres_password)
+        self.s3 = Seaweed(self.processes, plan.s3_ports, plan.s3_access_key, plan.s3_secret_key)
+        self.api = f"http://127.0.0.1:{plan.prefect_port}/api"
+        self.port = plan.prefect_port
+
+    def environment(self) -> dict[str, str]:
+        """What makes a shell use these services; the file `env` has it too."""
+        return self.s3.environment() | {
+            "PREFECT_API_URL": self.api,
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "FER_REGISTRY": f"s3://{BUCKET}/registry",
+            "FER_BATCH_INPUT": f"s3://{BUCKET}/photographs",
+            "FER_BATCH_OUTPUT": f"s3://{BUCKET}/results",
+        }
+
+    def up(self) -> None:
+        """Start what does not run, and deploy.
+
+        Raises:
+            WorkflowError: a service does not start.
+        """
+        _say("1/5  PostgreSQL")
+        self.postgres.start()
+        _say("2/5  S3 (SeaweedFS)")
+        self.s3.start(BUCKET)
+        _say("3/5  Prefect server")
+        self._start_prefect()
+        _say("4/5  Pools, limits and deployments")
+        self._deploy()
+        _say("5/5  Workers")
+        for pool in POOLS:
+            self._prefect(f"worker-{pool}", "worker", "start", "--pool", pool)
+        for pool in POOLS:
+            self.processes.wait(f"worker-{pool}", partial(self._online, pool), _SECONDS)
+        lines = [
+            f"export {name}={shlex.quote(value)}" for name, value in self.environment().items()
+        ]
+        path = self.folder / "env"
+        path.touch(mode=0o600)
+        write_text(path, "\n".join(lines) + "\n")
+        path.chmod(0o600)
+
+    def down(self, *, purge: bool) -> None:
+        """Stop all; with `purge`, remove the data too."""
+        self.processes.stop(lambda name: _say(f"stopping {name}"))
+        if purge:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def status(self) -> dict[str, bool]:
+        """Whether each service runs, by name."""
+        wanted = ["postgres", "s3", SERVER, *(f"worker-{pool}" for pool in POOLS)]
+        return {name: self.processes.alive(name) for name in wanted}
+
+    def _start_prefect(self) -> None:
+        (self.folder / "prefect").mkdir(exist_ok=True)
+        # With its background services in one process: apart, without Redis between them, events
+        # and task runs get lost (infra/containers.md).
+        options = ["--host", "127.0.0.1", "--port", str(self.port)]
+        self._prefect(SERVER, "server", "start", *options, server=True)
+        self.processes.wait(SERVER, self._healthy, _SECONDS)
+
+    def _prefect(self, name: str, *arguments: str, server: bool = False) -> None:
+        environment = os.environ | self.environment()
+        if server:
+            environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.postgres.url
+            # Work of a server has no business with credentials of workers.
+            for secret in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                environment.pop(secret, None)
+        self.processes.start(name, [sys.executable, "-m", "prefect", *arguments], environment)
+
+    def _deploy(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.deploy"],
+            env=os.environ | self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise WorkflowError(f"The deployments were not made. It said:\n{done.stdout[-1500:]}")
+
+    def _healthy(self) -> bool:
+        return self._asked("/health") is True
+
+    def _online(self, pool: str) -> bool:
+        workers = self._asked(f"/work_pools/{pool}/workers/filter", {}) or []
+        return any(worker.get("status") == "ONLINE" for worker in workers)
+
+    def _asked(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.api + path, data, headers)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                return json.loads(answer.read() or b"null")
+        except OSError:
+            return None
+
+
+def main() -> None:
+    """Start, stop or tell; see `--help`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.local.up",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="data, logs and secrets")
+    parser.add_argument("--status", action="store_true", help="say what runs")
+    parser.add_argument("--down", action="store_true", help="stop all of it")
+    parser.add_argument("--purge", action="store_true", help="with --down: remove the data too")
+    arguments = parser.parse_args()
+    if arguments.purge and not arguments.down:
+        parser.error("--purge goes with --down")
+    try:
+        if (arguments.down or arguments.status) and not arguments.folder.is_dir():
+            _say(f"Nothing is there: {arguments.folder} does not exist.")
+            return
+        stack = Stack(arguments.folder)
+        if arguments.down:
+            stack.down(purge=arguments.purge)
+        elif not arguments.status:
+            stack.up()
+        _tell(stack, arguments.folder)
+    except FerError as error:
+        print(f"up: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+
+
+def _tell(stack: Stack, folder: Path) -> None:
+    running = stack.status() if folder.is_dir() else {}
+    for name, runs in running.items():
+        _say(f"{'runs   ' if runs else 'stopped'}  {name}")
+    if any(running.values()):
+        _say(f"\nPrefect   {stack.api.removesuffix('/api')}")
+        _say(f"S3        {stack.s3.endpoint}, bucket {BUCKET}")
+        _say(f"In a shell:  . {folder}/env   then  fer doctor")
+        _say(f"Logs: {folder}/logs.  Stop: make down (the data stay), make purge (they do not)")
+
+
+def _free_ports(first: int, count: int) -> list[int]:
+    """Ports from `first` on that are free, as is each plus 10,000, which the S3 server takes."""
+    found: list[int] = []
+    for port in range(first, first + 4000):
+        if _is_free(port) and _is_free(port + 10_000):
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise WorkflowError(f"No free port from {first} on.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the command's own words
+
+
+if __name__ == "__main__":
+    main()

