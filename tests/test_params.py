@@ -176,9 +176,11 @@ def test_several_faults_are_counted_the_misspelt_first() -> None:
 
 
 def test_numbers_in_the_notation_that_yaml_takes_for_text_are_numbers() -> None:
-    document = yaml.safe_load(yaml.safe_dump(DOCUMENT).replace("0.001", "1e-3"))
-    assert document["train"]["finetune"]["learning_rate"] == "1e-3"
-    assert parse_params(document).train.finetune.learning_rate == 0.001
+    document = yaml.safe_load(
+        yaml.safe_dump(DOCUMENT).replace("learning_rate: 0.0006", "learning_rate: 6e-4")
+    )
+    assert document["train"]["finetune"]["learning_rate"] == "6e-4"
+    assert parse_params(document).train.finetune.learning_rate == 0.0006
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from fer.registry.manifest import (
 )
 from fer.registry.package import ModelPackage, replace_folder
 from fer.registry.progress import transfer_bar
-from fer.registry.store import Progress, Store
+from fer.registry.store import BLOCK, Progress, Store
 
 _log = logging.getLogger(__name__)
 _DOWNLOADS: Final = 4
@@ -109,9 +109,9 @@ class ModelCache:
             write_bytes(parts / MANIFEST, manifest_bytes)
             with transfer_bar(f"Pulling {label}", manifest.size, progress) as moved:
                 _download_all(store, manifest, parts, label, moved)
-            package = ModelPackage.open(parts, digest=digest)
+            # Every file was hashed on its way in, so it is not read once more.
             replace_folder(parts, self.path(digest))
-            return ModelPackage(self.path(digest), package.manifest, digest)
+            return ModelPackage(self.path(digest), manifest, digest)
 
     def remember(
         self,
@@ -257,26 +257,30 @@ def _download(
         if fresh:
             # What was resumed did not fit; once more from the start.
             part.unlink(missing_ok=True)
-        _fill(store, entry, part, moved)
-        if _matches(part, entry):
+        if _fill(store, entry, part, moved) == entry.sha256:
             part.replace(target)
             return
     part.unlink(missing_ok=True)
     raise _altered(store, name, label)
 
 
-def _fill(store: Store, entry: PackageFile, part: Path, moved: Progress) -> None:
-    """Read on until `part` has the whole length; a broken stream is taken up again."""
+def _fill(store: Store, entry: PackageFile, part: Path, moved: Progress) -> str:
+    """Read on until `part` has the whole length, a broken stream is taken up again; its sha256."""
     failures = 0
     have = part.stat().st_size if part.is_file() else 0
     if have > entry.size:
         part.unlink()
         have = 0
+    digest = hashlib.sha256()
+    if have:
+        with part.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
     moved(have)
     while have < entry.size or not part.is_file():
         problem: UnavailableError | None = None
         try:
-            store.download_to(blob_key(entry.sha256), part, have, entry.size, moved)
+            store.download_to(blob_key(entry.sha256), part, have, entry.size, moved, digest)
         except UnavailableError as error:
             problem = error
         except NotFoundError:
@@ -286,7 +290,7 @@ def _fill(store: Store, entry: PackageFile, part: Path, moved: Progress) -> None
             ) from None
         now_have = part.stat().st_size if part.is_file() else 0
         if now_have >= entry.size:
-            return
+            break
         failures = 0 if now_have > have else failures + 1
         if failures >= _TRIES_WITHOUT_PROGRESS:
             raise problem or UnavailableError(
@@ -295,6 +299,7 @@ def _fill(store: Store, entry: PackageFile, part: Path, moved: Progress) -> None
             )
         have = now_have
         time.sleep(random.uniform(0, 0.1 * 2**failures))  # noqa: S311
+    return digest.hexdigest()
 
 
 def _altered(store: Store, name: str, label: str) -> PackageError:

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from fer.errors import ConflictError, NotFoundError, SettingsError, StoreError, UnsafeStoreError
 
@@ -25,6 +25,14 @@ MAX_DOCUMENT: Final = 4 << 20
 
 Progress = Callable[[int], None]
 """Called with the number of bytes just moved."""
+
+
+class Digest(Protocol):
+    """What hashlib's objects do."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take more bytes in."""
+
 
 _SEGMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 _probed: set[tuple[int, str]] = set()
@@ -151,10 +159,12 @@ class Store(ABC):
         offset: int = 0,
         size: int | None = None,
         progress: Progress | None = None,
+        digest: Digest | None = None,
     ) -> None:
         """Write a value's bytes from `offset` on into `path`, which has `offset` bytes already.
 
         With `size`, a value that turns out longer ends there and is one block too long at most.
+        What is written goes into `digest` too, so that nothing need be read again to be checked.
 
         Where the stream breaks, what came stays in the file, and a later call goes on from
         there. The caller verifies the digest of the whole.
@@ -164,6 +174,8 @@ class Store(ABC):
             file.truncate()
             for block in self.read(key, offset):
                 file.write(block)
+                if digest is not None:
+                    digest.update(block)
                 offset += len(block)
                 if progress is not None:
                     progress(len(block))

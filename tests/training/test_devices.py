@@ -148,7 +148,9 @@ def test_two_devices_are_found_and_used(runs: dict[int, dict[str, Any]]) -> None
 def test_a_step_on_two_devices_is_the_step_on_one(runs: dict[int, dict[str, Any]]) -> None:
     one, two = runs[1]["losses"], runs[2]["losses"]
     assert len(set(one)) == len(one), "the losses move"
-    assert two == pytest.approx(one, abs=1e-4)
+    assert two[0] == pytest.approx(one[0], abs=1e-4)
+    # Sums in another order differ in the last digit, and each step of Adam carries that on.
+    assert two == pytest.approx(one, abs=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 2])
