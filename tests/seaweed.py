@@ -118,7 +118,8 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: P
     end = time.monotonic() + 60
     while True:
         try:
-            client.create_bucket(Bucket="readiness")
+            if "readiness" not in [one["Name"] for one in client.list_buckets()["Buckets"]]:
+                client.create_bucket(Bucket="readiness")
             client.put_object(Bucket="readiness", Key="sentinel", Body=b"ready")
             if client.get_object(Bucket="readiness", Key="sentinel")["Body"].read() == b"ready":
                 return
