@@ -163,7 +163,8 @@ def test_everything_for_real() -> None:
         # The worker is killed; the next `make up` starts it anew, and only it.
         os.killpg(before["worker-cpu"], signal.SIGKILL)
         assert up(folder / "up").count("runs   ") == 5
-        after = {one.name: one.pid for one in stack.processes.known()}
+        running = stack.processes.known()
+        after = {one.name: one.pid for one in running}
         assert {name for name in before if before[name] != after[name]} == {"worker-cpu"}
 
         environment = {
@@ -184,7 +185,7 @@ def test_everything_for_real() -> None:
 
         up(folder / "up", "--down", "--purge")
         assert not (folder / "up").exists()
-        assert not [pid for pid in after.values() if psutil.pid_exists(pid)]
+        assert not [one.name for one in running if one.alive()]
         for port in (plan.prefect_port, plan.postgres_port, *plan.s3_ports):
             with socket.socket() as probe:
                 assert probe.connect_ex(("127.0.0.1", port)) != 0
