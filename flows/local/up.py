@@ -16,7 +16,6 @@ import os
 import secrets
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -28,6 +27,7 @@ from typing import Any, Final
 from fer.errors import FerError, WorkflowError
 from fer.files import write_json, write_text
 from flows.deploy import POOLS
+from flows.local.ports import free_ports
 from flows.local.postgres import Postgres
 from flows.local.processes import Processes
 from flows.local.seaweed import Seaweed
@@ -36,7 +36,7 @@ FOLDER: Final = Path("build/up")
 BUCKET: Final = "fer"
 SERVER: Final = "prefect"
 _SECONDS: Final = 180
-# What others listen on by default, moved aside, so that both can run.
+# Where the search for free ports begins.
 _FIRST_PORTS: Final = {"prefect": 4200, "postgres": 15432, "s3": 18333}
 
 
@@ -70,9 +70,9 @@ class Plan:
             ) from None
         folder.mkdir(parents=True, exist_ok=True)
         plan = cls(
-            prefect_port=_free_ports(_FIRST_PORTS["prefect"], 1)[0],
-            postgres_port=_free_ports(_FIRST_PORTS["postgres"], 1)[0],
-            s3_ports=tuple(_free_ports(_FIRST_PORTS["s3"], 5)),
+            prefect_port=free_ports(_FIRST_PORTS["prefect"], 1)[0],
+            postgres_port=free_ports(_FIRST_PORTS["postgres"], 1)[0],
+            s3_ports=tuple(free_ports(_FIRST_PORTS["s3"], 5)),
             postgres_password=secrets.token_hex(16),
             s3_access_key=secrets.token_hex(8),
             s3_secret_key=secrets.token_hex(16),
@@ -230,27 +230,6 @@ def _tell(stack: Stack, folder: Path) -> None:
         _say(f"S3        {stack.s3.endpoint}, bucket {BUCKET}")
         _say(f"In a shell:  . {folder}/env   then  fer doctor")
         _say(f"Logs: {folder}/logs.  Stop: make down (the data stay), make purge (they do not)")
-
-
-def _free_ports(first: int, count: int) -> list[int]:
-    """Ports from `first` on that are free, as is each plus 10,000, which the S3 server takes."""
-    found: list[int] = []
-    for port in range(first, first + 4000):
-        if _is_free(port) and _is_free(port + 10_000):
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise WorkflowError(f"No free port from {first} on.")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _say(text: str) -> None:
