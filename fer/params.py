@@ -231,6 +231,24 @@ class VideoParams(Section):
     timeline: TimelineParams = TimelineParams()
 
 
+class MonitoringParams(Section):
+    """What counts as drift. Has defaults: results are watched far from any params.yaml too."""
+
+    baseline_faces: int = Field(default=1000, ge=1)
+    window_days: float = Field(default=7, gt=0)
+    min_faces: int = Field(default=200, ge=20)
+    significance: float = Field(default=0.01, gt=0, lt=1)
+    max_psi: float = Field(default=0.2, gt=0)
+    max_share_effect: float = Field(default=0.2, gt=0, le=3.15)
+    max_ks: float = Field(default=0.15, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _baseline_is_enough(self) -> Self:
+        if self.baseline_faces < self.min_faces:
+            raise ValueError("baseline_faces is below min_faces: no baseline would ever do")
+        return self
+
+
 class Params(Section):
     """The whole file."""
 
@@ -244,6 +262,7 @@ class Params(Section):
     gate: GateParams
     faces: FacesParams
     video: VideoParams = VideoParams()
+    monitoring: MonitoringParams = MonitoringParams()
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

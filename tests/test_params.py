@@ -35,7 +35,11 @@ def keys(document: Document, above: Key = ()) -> Iterator[Key]:
 
 KEYS = list(keys(DOCUMENT))
 # Sections with defaults: pictures are analysed far from any params.yaml too.
-OPTIONAL = {key for key in KEYS if (key[0] == "faces" and len(key) == 2) or key[0] == "video"}
+OPTIONAL = {
+    key
+    for key in KEYS
+    if (key[0] == "faces" and len(key) == 2) or key[0] in {"video", "monitoring"}
+}
 
 
 def changed(key: Key, change: Callable[[Document, str], object]) -> Document:

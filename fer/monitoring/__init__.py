@@ -1,0 +1,1 @@
+"""Drift: whether a model now sees and says something else than it used to."""
