@@ -52,7 +52,7 @@ docs: install ## Write the generated parts of docs/
 repro: install ## dvc repro; FER_DATA and FER_WEIGHTS name local copies
 	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
-deploy: install ## Pools, limits and the three deployments, on the server of PREFECT_API_URL
+deploy: install ## Pools, limits and the deployments, on the server of PREFECT_API_URL
 	@$(ENV) $(BIN)/python -m flows.deploy
 
 up: install ## PostgreSQL, S3, a Prefect server and workers, as processes of this machine

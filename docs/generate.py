@@ -28,6 +28,7 @@ COMMANDS = (
     *(("models", name) for name in ("tag", "note", "deprecate", "delete", "restore", "gc")),
     *(("models", name) for name in ("export", "import")),
     *((name,) for name in ("predict", "batch", "video", "live")),
+    *(("drift", name) for name in ("check", "baseline")),
 )
 
 

@@ -23,9 +23,9 @@ def load(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Flow[..
     return load_flow_from_entrypoint(deployment["entrypoint"])
 
 
-def test_three_deployments_on_two_pools() -> None:
+def test_deployments_on_two_pools() -> None:
     found = {one["name"]: one["work_pool"]["name"] for one in DEPLOYMENTS}
-    assert found == {"data": "cpu", "train": "gpu", "batch": "cpu"}
+    assert found == {"data": "cpu", "train": "gpu", "batch": "cpu", "monitor": "cpu"}
     assert set(found.values()) == set(POOLS)
 
 
@@ -43,6 +43,7 @@ def test_deployment(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch)
     assert deployment["description"]
 
 
-def test_batch_is_scheduled() -> None:
-    batch = next(one for one in DEPLOYMENTS if one["name"] == "batch")
-    assert [schedule["active"] for schedule in batch["schedules"]] == [True]
+@pytest.mark.parametrize("name", ["batch", "monitor"])
+def test_what_runs_by_itself_is_scheduled(name: str) -> None:
+    found = next(one for one in DEPLOYMENTS if one["name"] == name)
+    assert [schedule["active"] for schedule in found["schedules"]] == [True]

@@ -32,7 +32,7 @@ def write_day(
     model: str = "a",
     version: int | None = 1,
     faces_digest: str = "f" * 16,
-    parts: int = 4,
+    parts: int = 2,
 ) -> None:
     """Write one run's parts, `day` days after START: one face a picture, or none.
 
