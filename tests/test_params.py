@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fer.errors import ParamsError
-from fer.params import FacesParams, Params, load_params, parse_params
+from fer.params import FacesParams, MonitoringParams, Params, load_params, parse_params
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -101,6 +101,11 @@ def test_a_missing_key_is_named(key: Key) -> None:
 
 def test_faces_have_defaults_and_they_are_the_projects() -> None:
     assert FacesParams() == parse_params(copy.deepcopy(DOCUMENT)).faces
+
+
+def test_monitoring_has_defaults_and_they_are_the_projects() -> None:
+    assert MonitoringParams() == parse_params(copy.deepcopy(DOCUMENT)).monitoring
+    assert "no baseline would ever do" in complaint(with_value("monitoring.min_faces", 1001))
 
 
 def test_a_key_like_no_other_is_answered_with_the_valid_ones() -> None:

@@ -61,7 +61,7 @@ def check(
         str | None, typer.Option(metavar="DATE", help="The baseline is what was made from here ...")
     ] = None,
     baseline_until: Annotated[
-        str | None, typer.Option(metavar="DATE", help="... to here (UTC).")
+        str | None, typer.Option(metavar="DATE", help="... to here (UTC, the whole day).")
     ] = None,
     days: Annotated[
         float | None,
@@ -71,7 +71,8 @@ def check(
         int | None, typer.Option(min=1, help="Look at the last runs that found something new.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Look no further. Default: newest result.")
+        str | None,
+        typer.Option(metavar="DATE", help="Look no further. Default: the newest result."),
     ] = None,
     report: Annotated[
         Path | None,
@@ -99,7 +100,7 @@ def check(
             baseline_period=_period(baseline_since, baseline_until),
             days=days,
             runs=runs,
-            until=None if until is None else moment(until),
+            until=None if until is None else moment(until, last=True),
             progress=bar.update,
         )
     if report is not None:
@@ -121,7 +122,9 @@ def baseline(
     since: Annotated[
         str | None, typer.Option(metavar="DATE", help="Take what was made from here ...")
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="DATE", help="... to here (UTC).")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="DATE", help="... to here (UTC, the whole day).")
+    ] = None,
     model: ModelOption = None,
     params: ParamsOption = None,
     as_json: JsonFlag = False,
@@ -163,7 +166,10 @@ def _period(since: str | None, until: str | None) -> Period | None:
 
     if since is None and until is None:
         return None
-    return Period(*(None if text is None else moment(text) for text in (since, until)))
+    return Period(
+        None if since is None else moment(since),
+        None if until is None else moment(until, last=True),
+    )
 
 
 def _text(found: Drift) -> str:

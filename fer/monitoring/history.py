@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -260,8 +260,12 @@ def choose(history: History, model: str | None) -> Analysis:
     )
 
 
-def moment(text: str) -> datetime:
+def moment(text: str, *, last: bool = False) -> datetime:
     """A date or a time as ISO 8601 writes it; without a zone it is UTC.
+
+    Args:
+        text: such as 2026-11-23 or 2026-11-23T14:00+01:00.
+        last: of a date, its end rather than its beginning.
 
     Raises:
         UsageError: it is neither.
@@ -272,6 +276,8 @@ def moment(text: str) -> datetime:
         raise UsageError(
             f"{text!r} is no date. Write 2026-11-23, or 2026-11-23T14:00 (UTC)."
         ) from None
+    if last and "T" not in text.upper() and " " not in text.strip():
+        found += timedelta(days=1) - timedelta(milliseconds=1)  # results count milliseconds
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 

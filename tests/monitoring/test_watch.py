@@ -303,6 +303,10 @@ class TestBadInput:
 
     def test_dates_are_utc_unless_they_say_otherwise(self) -> None:
         assert moment("2026-03-02") == moment("2026-03-02T01:00+01:00")
+        # "Until the second" includes the second.
+        day, end = timedelta(days=1), moment("2026-03-02", last=True)
+        assert moment("2026-03-02T23:59") < end < moment("2026-03-02") + day
+        assert moment("2026-03-02T12:00", last=True) == START
 
     def test_a_place_with_rows_but_no_face(self, tmp_path: Path, write: Write) -> None:
         write(tmp_path, 0, seed=1, without=1.0)
