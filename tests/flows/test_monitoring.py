@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -66,19 +66,24 @@ def results(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
+def emitted() -> list[Any]:
+    """Every drift that was told so far."""
+    clients = AssertingEventsClient.all
+    return [one for client in clients for one in client.events if one.event == DRIFT_FOUND]
+
+
 @pytest.fixture
-def events(clean_environment: pytest.MonkeyPatch) -> Iterator[type[AssertingEventsClient]]:
-    """Prefect's own client for tests: it keeps what is emitted."""
-    AssertingEventsClient.reset()
+def told(clean_environment: pytest.MonkeyPatch) -> Iterator[Callable[[], list[Any]]]:
+    """`told()`: what this test has emitted, kept by Prefect's own client for tests."""
     EventsWorker.set_client_override(AssertingEventsClient)
-    yield AssertingEventsClient
+    before = len(emitted())
+
+    def wait() -> list[Any]:
+        EventsWorker.instance().wait_until_empty()
+        return emitted()[before:]
+
+    yield wait
     EventsWorker.set_client_override(None)
-    AssertingEventsClient.reset()
-
-
-def told(events: type[AssertingEventsClient]) -> list[Any]:
-    EventsWorker.instance().wait_until_empty()
-    return [one for client in events.all for one in client.events if one.event == DRIFT_FOUND]
 
 
 def drift_table() -> list[dict[str, str]]:
@@ -99,13 +104,13 @@ class TestFlow:
         results: Path,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        events: type[AssertingEventsClient],
+        told: Callable[[], list[Any]],
     ) -> None:
         monkeypatch.setenv("FER_BATCH_OUTPUT", str(results))
         state = monitor(project=tmp_path, return_state=True)
         assert (state.name, state.is_completed()) == ("Steady", True)
         assert state.result()["verdict"] == "steady"
-        assert told(events) == []
+        assert told() == []
 
         write_run(results, 30, brightness=70.0)
         state = monitor(project=tmp_path, return_state=True)
@@ -114,19 +119,19 @@ class TestFlow:
         rows = {row["what"]: row for row in drift_table()}
         assert rows["brightness"]["verdict"] == "drift"
         assert rows["share of happy"]["verdict"] == "steady"
-        (event,) = told(events)
+        (event,) = told()
         assert event.resource["fer.model.version"] == "4"
         assert event.resource.id == "fer.model.fer2013-efficientnetb2"
         assert [line["name"] for line in event.payload["drifted"]] == ["brightness"]
         assert event.payload["faces"] == 300
 
     def test_few_faces_and_parameters(
-        self, results: Path, checkout: Path, events: type[AssertingEventsClient]
+        self, results: Path, checkout: Path, told: Callable[[], list[Any]]
     ) -> None:
         write_run(results, 30, brightness=70.0, faces=40)
         state = monitor(results=str(results), days=1, project=checkout, return_state=True)
         assert state.name == "TooFew"
-        assert told(events) == []
+        assert told() == []
 
     def test_wrong_addresses_and_parameters(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="FER_BATCH_OUTPUT"):
