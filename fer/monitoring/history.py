@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -154,15 +154,16 @@ class History:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        both = pa.concat_tables(
-            [table.select(["run_id", "analysed_at"]) for table in (self.rows, self.refused)]
-        )
-        runs = both.group_by("run_id").aggregate([("analysed_at", "max")])
-        order = runs.sort_by([("analysed_at_max", "descending"), ("run_id", "descending")])
-        kept = order.column("run_id").combine_chunks().slice(0, number)
+        ended: dict[str, datetime] = {}
+        for table in (self.rows, self.refused):
+            for run in table.group_by("run_id").aggregate([("analysed_at", "max")]).to_pylist():
+                name, last = run["run_id"], run["analysed_at_max"]
+                ended[name] = max(last, ended.get(name, last))
+        kept = sorted(ended, key=lambda name: (ended[name], name))[-number:]
 
         def own(table: pa.Table) -> pa.Table:
-            return table.filter(pc.is_in(table.column("run_id"), value_set=kept))
+            names = table.column("run_id").cast(pa.string())
+            return table.filter(pc.is_in(names, value_set=pa.array(kept, pa.string())))
 
         return History(own(self.rows), own(self.refused))
 
@@ -206,7 +207,7 @@ def read_history(where: str | Path, progress: Progress | None = None) -> History
         folder = name.split("/", 1)[0]
         schema = results_schema() if folder == PARTS else quarantine_schema()
         table = read_part(place.read(name), f"{place.uri}/{name}", schema)
-        tables[folder].append(table.select(_COLUMNS if folder == PARTS else _REFUSED))
+        tables[folder].append(_slim(table, _COLUMNS if folder == PARTS else _REFUSED))
         if progress:
             progress(done, total)
     return history_of(tables[PARTS], tables[QUARANTINE])
@@ -221,9 +222,11 @@ def history_of(parts: list[pa.Table], refused: list[pa.Table]) -> History:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    empty = results_schema().empty_table().select(_COLUMNS)
-    none = quarantine_schema().empty_table().select(_REFUSED)
-    rows = pa.concat_tables([empty, *(one.select(_COLUMNS) for one in parts)])
+    empty = _slim(results_schema().empty_table(), _COLUMNS)
+    none = _slim(quarantine_schema().empty_table(), _REFUSED)
+    rows = pa.concat_tables([empty, *(_slim(one, _COLUMNS) for one in parts)])
+    rows = rows.unify_dictionaries()
+    bad = pa.concat_tables([none, *(_slim(one, _REFUSED) for one in refused)])
     unknown = set(pc.unique(rows.column("expression")).to_pylist()) - {None, *EXPRESSIONS}
     if unknown:
         raise TableError(
@@ -231,10 +234,7 @@ def history_of(parts: list[pa.Table], refused: list[pa.Table]) -> History:
             "expressions. Write results of other models to another output."
         )
     ascending = [("analysed_at", "ascending")]
-    return History(
-        rows.sort_by(ascending),
-        pa.concat_tables([none, *(one.select(_REFUSED) for one in refused)]).sort_by(ascending),
-    )
+    return History(rows.sort_by(ascending), bad.unify_dictionaries().sort_by(ascending))
 
 
 def choose(history: History, model: str | None) -> Analysis:
@@ -279,6 +279,18 @@ def moment(text: str, *, last: bool = False) -> datetime:
     if last and "T" not in text.upper() and " " not in text.strip():
         found += timedelta(days=1) - timedelta(milliseconds=1)  # results count milliseconds
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _slim(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Some columns; of texts, which say the same in every row, each is kept once."""
+    import pyarrow as pa
+
+    slim = table.select(columns)
+    for index, field in enumerate(slim.schema):
+        if pa.types.is_string(field.type):
+            values = slim.column(index).dictionary_encode()
+            slim = slim.set_column(index, field.name, values)
+    return slim
 
 
 def _files(place: Output, folder: str) -> list[str]:
