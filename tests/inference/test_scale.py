@@ -152,6 +152,7 @@ def test_a_share_done_again_is_there_once(model: Path, folder: Path, tmp_path: P
             assert getattr(second, name) == getattr(first, name)
         assert second.parts == first.parts
         assert files(output).keys() == before.keys()
+        before = files(output)
     assert set(recorded(output).values()) == {1}
     assert len(recorded(output)) == 9
 
