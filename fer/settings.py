@@ -90,6 +90,10 @@ class Settings(BaseSettings):
         default=None,
         description="Where scheduled batch runs write: a folder or s3://bucket/prefix.",
     )
+    dask_scheduler: str | None = Field(
+        default=None,
+        description="Dask scheduler whose workers share batch runs out, such as tcp://host:8786.",
+    )
     threads: int | None = Field(default=None, ge=1, description="CPU threads for inference.")
 
 

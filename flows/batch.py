@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-import time
 from pathlib import Path
-from typing import Annotated, Any, cast
-from uuid import UUID
+from typing import Annotated, Any
 
-from prefect import Task, flow, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.logging import get_run_logger
+from prefect import flow, task
 from pydantic import Field
 
-from fer.errors import SettingsError, StoreError, UsageError
+from fer.errors import SettingsError
 from fer.inference.batch import BatchSummary, run_batch
 from fer.params import FacesParams, load_params
 from fer.settings import settings
 from flows import artifacts
 from flows.data import FOLDER
 from flows.lineage import tag_run
+from flows.progress import Progress
+from flows.shares import share_out
 from flows.states import completed
+from flows.storage import storage_failed
 
 MODEL = "fer2013-efficientnetb2@champion"
 Place = Annotated[str, Field(min_length=1, max_length=2000)]
-# Errors of a file system that another try does not mend.
-_LASTING = {
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-}
-_PROGRESS_SECONDS = 5.0
-
-
-def storage_failed(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Retry condition: storage that may answer next time, not a wrong address or a bad model."""
-    error: object = state.result(raise_on_failure=False)
-    # Python counts every timeout as an OSError, the task's own too.
-    if state.name == "TimedOut" or isinstance(error, UsageError):
-        return False
-    cause = error.__cause__ if isinstance(error, StoreError) else error
-    if isinstance(cause, OSError) and cause.errno in _LASTING:
-        return False
-    return isinstance(error, StoreError | OSError)
 
 
 @flow(name="batch-inference")
@@ -59,6 +32,8 @@ def batch_inference(
     registry: Place | None = None,
     csv: bool = False,
     part_size: Annotated[int, Field(ge=1, le=100_000)] = 256,
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None,
+    share_mb: Annotated[int, Field(ge=1, le=100_000)] = 128,
     project: Path = FOLDER,
 ) -> dict[str, Any]:
     """Find the faces in photographs and say which expression each shows.
@@ -76,21 +51,40 @@ def batch_inference(
         registry: Folder or s3://bucket/prefix of the model registry. Empty takes FER_REGISTRY
             of the worker. Credentials never go here; they are AWS_* in its environment.
         csv: Write the results as CSV too.
-        part_size: Photographs per results file; a killed run repeats at most this many.
+        part_size: Photographs per results file; a killed run repeats at most this many. Without
+            effect where workers share the run out.
+        workers: Dask worker processes to start on this machine for this run. Empty takes the
+            cluster of FER_DASK_SCHEDULER where that is set; else, as with 0, the run is done in
+            its own process.
+        share_mb: Megabytes of photographs that a worker takes at a time and writes as one
+            results file. What fits in one share is done without workers.
         project: Folder of params.yaml, whose section faces says how faces are found.
     """
     here = settings()
     source = _named("input", input or here.batch_input)
     target = _named("output", output or here.batch_output)
-    summary = analyse(
-        input=source,
-        output=target,
-        model=model,
-        registry=registry,
-        faces=faces_params(project),
-        csv=csv,
-        part_size=part_size,
-    )
+    faces = faces_params(project)
+    if workers or (workers is None and here.dask_scheduler):
+        summary = share_out(
+            input=source,
+            output=target,
+            model=model,
+            registry=registry,
+            faces=faces,
+            csv=csv,
+            share_bytes=share_mb << 20,
+            workers=workers,
+        )
+    else:
+        summary = analyse(
+            input=source,
+            output=target,
+            model=model,
+            registry=registry,
+            faces=faces,
+            csv=csv,
+            part_size=part_size,
+        )
     show_summary(summary)
     tag_run([f"model:{summary.model_name}:{summary.model_version or summary.model_digest[:12]}"])
     text = (
@@ -166,28 +160,3 @@ def faces_params(project: Path) -> FacesParams:
     """Section faces of the project's params.yaml; the defaults where there is no file."""
     path = project / "params.yaml"
     return load_params(path).faces if path.exists() else FacesParams()
-
-
-class Progress:
-    """Shows in the UI how far a run is; told after every picture, it writes now and then."""
-
-    def __init__(self) -> None:
-        self.log = get_run_logger()
-        created = create_progress_artifact(
-            progress=0.0, key="batch-progress", description="Pictures done."
-        )
-        self.artifact = cast(UUID, created)  # a coroutine only in asynchronous code
-        self.next = time.monotonic() + _PROGRESS_SECONDS
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now < self.next and done != total:
-            return
-        self.next = now + _PROGRESS_SECONDS
-        share = 100.0 * done / total if total else 0.0
-        try:
-            update_progress_artifact(
-                self.artifact, round(share, 1), f"{done} of {total or '?'} pictures."
-            )
-        except Exception as error:  # a server that restarts does not end hours of work
-            self.log.debug("The progress could not be shown: %s", error)

@@ -15,8 +15,9 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -46,8 +47,9 @@ if TYPE_CHECKING:
 PARTS = "parts"
 QUARANTINE = "quarantine"
 SUMMARY = "summary.json"
-_LISTED = 50  # how many bad pictures the summary names; the quarantine names all
-_GIVE_UP = 20  # as many unreadable pictures in a row mean that the input is gone
+OWNER = "owner.json"
+LISTED = 50  # how many bad pictures the summary names; the quarantine names all
+GIVE_UP = 20  # as many unreadable pictures in a row mean that the input is gone
 
 Progress = Callable[[int, int], None]
 """Called with pictures done and pictures in all; 0 in all means not known."""
@@ -145,38 +147,55 @@ def run_batch(
         raise UsageError(f"part_size is {part_size}; it must be at least 1.")
     started = time.monotonic()
     inputs, sink = open_inputs(input), open_output(output)
-    if next(inputs.pictures(), None) is None:
-        raise UsageError(
-            f"{input} holds no picture ({inputs.ignored} other files, {len(inputs.unreadable)} "
-            "unreadable). Name a folder or prefix with .jpg, .png, .webp, .tif or similar files."
-        )
+    require_pictures(inputs, input)
     with sink.only_writer():
         recognizer = (
             model
             if isinstance(model, Recognizer)
             else Recognizer.load(model, registry=registry, faces=faces)
         )
-        run = _Run(inputs, sink, recognizer, csv)
+        run = BatchRun(inputs, sink, recognizer, csv)
         run.go(part_size, progress)
-        summary = run.summary
-        summary.seconds = round(time.monotonic() - started, 3)
-        done = summary.analysed + summary.quarantined + summary.failed
-        summary.pictures_per_second = round(done / summary.seconds, 3) if summary.seconds else 0.0
-        document = (json.dumps(summary.as_dict(), indent=2, sort_keys=True) + "\n").encode()
-        sink.write(f"runs/{summary.run_id}.json", document)
-        sink.write(SUMMARY, document)
-    return summary
+        return run.finish(started)
 
 
-class _Run:
-    """One run over an input: what it has recorded, counted, and still to do."""
+def require_pictures(inputs: Inputs, name: object) -> None:
+    """See that there is at least one picture.
 
-    def __init__(self, inputs: Inputs, sink: Output, recognizer: Recognizer, csv: bool) -> None:
+    Raises:
+        UsageError: there is none; `name` is how the input was named.
+    """
+    if next(inputs.pictures(), None) is None:
+        raise UsageError(
+            f"{name} holds no picture ({inputs.ignored} other files, {len(inputs.unreadable)} "
+            "unreadable). Name a folder or prefix with .jpg, .png, .webp, .tif or similar files."
+        )
+
+
+class BatchRun:
+    """One run over an input, or a worker's part in it: recorded, counted, and still to do.
+
+    Args:
+        inputs: what is read.
+        sink: what is written.
+        recognizer: the model and the detector.
+        csv: write each part as CSV too.
+        run_id: of the run that a worker has a share of; None begins a run.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        sink: Output,
+        recognizer: Recognizer,
+        csv: bool,
+        run_id: str | None = None,
+    ) -> None:
         now = datetime.now(UTC)
         self.inputs, self.sink, self.recognizer, self.csv = inputs, sink, recognizer, csv
         document = recognizer.faces.model_dump_json()
         self.summary = BatchSummary(
-            run_id=f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
+            run_id=run_id or f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
             input=inputs.uri,
             output=sink.uri,
             model_name=recognizer.model.name,
@@ -191,37 +210,60 @@ class _Run:
         self._failures_in_a_row = 0
 
     def go(self, part_size: int, progress: Progress | None) -> None:
-        self._load_recorded()
+        """All of it, here, in parts of `part_size` pictures."""
+        self.begin()
         total = (self.inputs.count() or 0) if progress else 0
-        counts: Counter[str] = Counter()
-        todo = self._todo()
-        workers = _workers()
-        with ThreadPoolExecutor(workers, thread_name_prefix="faces") as pool:
+        todo = self.todo()
+        with self._looking() as look:
+            while part := list(islice(todo, part_size)):
+                seen = []
+                before = self.summary.pictures - len(part)
+                for done, one in enumerate(look(part), start=1):
+                    self._watch(one)
+                    seen.append(one)
+                    if progress:
+                        progress(before + done, total)
+                self._write(*self._classify(seen))
+        if progress:
+            progress(self.summary.pictures, total)
+
+    def finish(self, started: float) -> BatchSummary:
+        """Write and return the summary; `started` is when the run began (time.monotonic)."""
+        summary = self.summary
+        for uri, reason in self.inputs.unreadable:
+            self._fail(uri, reason)
+        summary.ignored = self.inputs.ignored
+        summary.seconds = round(time.monotonic() - started, 3)
+        done = summary.analysed + summary.quarantined + summary.failed
+        summary.pictures_per_second = round(done / summary.seconds, 3) if summary.seconds else 0.0
+        document = (json.dumps(summary.as_dict(), indent=2, sort_keys=True) + "\n").encode()
+        self.sink.write(f"runs/{summary.run_id}.json", document)
+        self.sink.write(SUMMARY, document)
+        return summary
+
+    def begin(self) -> None:
+        """Take the output over from earlier runs, and learn from it which pictures are done."""
+        # First this, then the look: what a worker of an earlier run may still write is then
+        # either seen here or refused there.
+        document = json.dumps({"run_id": self.summary.run_id}) + "\n"
+        self.sink.write(OWNER, document.encode())
+        self._load_recorded()
+
+    @contextmanager
+    def _looking(self) -> Iterator[Callable[[Iterable[PictureFile]], Iterator[_Seen]]]:
+        """A function that looks at pictures in threads and gives what it saw, in their order."""
+        with ThreadPoolExecutor(_workers(), thread_name_prefix="faces") as pool:
             try:
-                while part := list(islice(todo, part_size)):
-                    seen = []
-                    before = self.summary.pictures - len(part)
-                    for done, one in enumerate(pool.map(self._look, part), start=1):
-                        self._watch(one)
-                        seen.append(one)
-                        if progress:
-                            progress(before + done, total)
-                    self._record(seen, counts)
+                yield lambda pictures: pool.map(self._look, pictures)
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        if progress:
-            progress(self.summary.pictures, total)
-        for uri, reason in self.inputs.unreadable:
-            self._fail(uri, reason)
-        self.summary.ignored = self.inputs.ignored
-        self.summary.expressions = dict(sorted(counts.items()))
 
-    def _todo(self) -> Iterator[PictureFile]:
+    def todo(self) -> Iterator[PictureFile]:
         """Pictures that no part names yet; counts all."""
         for picture in self.inputs.pictures():
             self.summary.pictures += 1
-            key = self._key(picture.uri, picture.etag)
+            key = self.key(picture.uri, picture.etag)
             if key in self._analysed or key in self._quarantined:
                 self.summary.skipped += 1
                 self.summary.quarantined_before += key in self._quarantined
@@ -246,19 +288,20 @@ class _Run:
     def _watch(self, one: _Seen) -> None:
         """End the run where the input has gone, rather than fail every picture one by one."""
         self._failures_in_a_row = self._failures_in_a_row + 1 if one.failure else 0
-        if self._failures_in_a_row >= _GIVE_UP:
+        if self._failures_in_a_row >= GIVE_UP:
             raise StoreError(
-                f"{_GIVE_UP} pictures in a row could not be read, the last because: {one.failure} "
+                f"{GIVE_UP} pictures in a row could not be read, the last because: {one.failure} "
                 "Correct that and run the same command again: what is recorded is kept."
             )
 
-    def _record(self, seen: list[_Seen], counts: Counter[str]) -> None:
-        """Classify the faces of a part together, and write it."""
+    def _classify(self, seen: list[_Seen]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows of results and of the quarantine; the faces are classified together."""
         crops = [face.crop for one in seen for face in one.faces]
         scores = iter(self.recognizer.classifier.probabilities(crops))
         now = datetime.now(UTC)
         rows: list[dict[str, Any]] = []
         refused: list[dict[str, Any]] = []
+        counts = Counter(self.summary.expressions)
         for one in seen:
             if one.failure:
                 self._fail(one.file.uri, one.failure)
@@ -273,12 +316,8 @@ class _Run:
                 self.summary.analysed += 1
                 self.summary.faces += len(one.faces)
                 self.summary.without_face += not one.faces
-        # In this order a kill between two writes leaves nothing to be done twice: each file
-        # names other pictures, and a CSV that is missing is made up for by the next run.
-        if refused:
-            self._write(QUARANTINE, to_table(refused, quarantine_schema()))
-        if rows:
-            self._write(PARTS, to_table(rows, results_schema()))
+        self.summary.expressions = dict(sorted(counts.items()))
+        return rows, refused
 
     def _rows(
         self, one: _Seen, predictions: list[Prediction], now: datetime
@@ -307,15 +346,27 @@ class _Run:
             "analysed_at": now,
         }
 
-    def _write(self, folder: str, table: pa.Table) -> None:
-        # A picture is recorded once, so the first one's key names the part for good.
-        first = table.slice(0, 1).to_pylist()[0]
-        name = f"{folder}/part-{self._key(first['uri'], first['etag']).hex()}"
-        self.sink.write(f"{name}.parquet", to_parquet(table))
+    def _write(
+        self, rows: list[dict[str, Any]], refused: list[dict[str, Any]], name: str | None = None
+    ) -> None:
+        # In this order a kill between two writes leaves nothing to be done twice: each file
+        # names other pictures, and a CSV that is missing is made up for by the next run.
+        if refused:
+            self._write_table(QUARANTINE, to_table(refused, quarantine_schema()), name)
+        if rows:
+            self._write_table(PARTS, to_table(rows, results_schema()), name)
+
+    def _write_table(self, folder: str, table: pa.Table, name: str | None) -> None:
+        if name is None:
+            # A picture is recorded once, so the first one's key names the part for good.
+            first = table.slice(0, 1).to_pylist()[0]
+            name = self.key(first["uri"], first["etag"]).hex()
+        path = f"{folder}/part-{name}"
+        self.sink.write(f"{path}.parquet", to_parquet(table))
         if self.csv:
-            self.sink.write(f"{name}.csv", to_csv(table))
+            self.sink.write(f"{path}.csv", to_csv(table))
         if folder == PARTS:
-            self.summary.parts.append(f"{name}.parquet")
+            self.summary.parts.append(f"{path}.parquet")
 
     def _load_recorded(self) -> None:
         """Learn from the output which pictures are done."""
@@ -333,7 +384,8 @@ class _Run:
                 lists = (table.column(column).to_pylist() for column in columns)
                 keys.update(_digest(*values) for values in zip(*lists, strict=True))
 
-    def _key(self, uri: str, etag: str) -> bytes:
+    def key(self, uri: str, etag: str) -> bytes:
+        """What a picture is recorded by."""
         return _digest(uri, etag, self.summary.model_digest, self.summary.faces_digest)
 
     def _fail(self, uri: str, reason: str) -> None:
@@ -341,7 +393,7 @@ class _Run:
         self._name_problem("failed", uri, reason)
 
     def _name_problem(self, kind: str, uri: str, reason: str) -> None:
-        if len(self.summary.problems) < _LISTED:
+        if len(self.summary.problems) < LISTED:
             self.summary.problems.append({"kind": kind, "uri": uri, "reason": reason})
 
 

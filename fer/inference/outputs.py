@@ -34,6 +34,10 @@ class Output(ABC):
         """A file's bytes."""
 
     @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Whether a file of that name is there."""
+
+    @abstractmethod
     def write(self, name: str, data: bytes) -> None:
         """Write a file, replacing one of that name.
 
@@ -78,6 +82,10 @@ class FolderOutput(Output):
     def read(self, name: str) -> bytes:
         with self._explained():
             return (self.root / name).read_bytes()
+
+    def exists(self, name: str) -> bool:
+        with self._explained():
+            return (self.root / name).is_file()
 
     def write(self, name: str, data: bytes) -> None:
         with self._explained():
@@ -130,6 +138,10 @@ class BucketOutput(Output):
 
     def read(self, name: str) -> bytes:
         return self.bucket.fetch(self.prefix + name)
+
+    def exists(self, name: str) -> bool:
+        wanted = self.prefix + name
+        return any(key == wanted for key, _, _ in self.bucket.objects(wanted))
 
     def write(self, name: str, data: bytes) -> None:
         kind = _KINDS.get(os.path.splitext(name)[1], "application/octet-stream")

@@ -19,6 +19,8 @@ from fer.inference.inputs import open_inputs
 from fer.inference.objects import Bucket
 from fer.inference.outputs import open_output
 from fer.inference.results import read_part
+from fer.inference.scale import HerePool, ShareJob, run_share, run_shares
+from fer.inference.shares import Share
 from fer.params import FacesParams
 
 pytestmark = pytest.mark.s3
@@ -94,6 +96,29 @@ def test_from_bucket_to_bucket_and_again(
     assert len([name for name in names if name.endswith(".csv")]) * 2 == len(names)
     kept = client.list_objects_v2(Bucket=bucket, Prefix="Results/")["Contents"]
     assert not [item["Key"] for item in kept if ".probe" in item["Key"]]
+
+
+def test_shares_from_bucket_to_bucket(s3: Any, model: Path, folder: Path) -> None:
+    bucket, client = s3.make_bucket("shares"), s3.client()
+    for path in folder.glob("*.*"):
+        client.put_object(Bucket=bucket, Key=f"in/{path.name}", Body=path.read_bytes())
+    where, out = f"s3://{bucket}/in", f"s3://{bucket}/out"
+
+    class Twice(HerePool):
+        """Every share is done a second time, as after the loss of a worker that had written it."""
+
+        def submit(self, job: ShareJob, share: Share, number: int) -> None:
+            run_share(job, share)
+            super().submit(job, share, number)
+
+    summary = run_shares(where, out, pool=Twice(), model=model, share_bytes=1)
+    assert (summary.analysed, summary.quarantined, summary.failed) == (4, 3, 0)
+    rows = [row for row in rows_at(out) if not row["face"]]
+    assert sorted(row["uri"] for row in rows) == [
+        f"{where}/{name}" for name in ("a.jpg", "b.png", "e-wall.png", "f-dot.png")
+    ]
+    assert len(open_output(out).names("quarantine")) == 3
+    assert run_batch(where, out, model=model).skipped == 7
 
 
 def test_more_objects_than_one_page(s3: Any) -> None:
