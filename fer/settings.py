@@ -34,6 +34,13 @@ def _listed(paths: Any) -> Any:
     return paths.split(os.pathsep) if isinstance(paths, str) else paths
 
 
+def _web_address(address: SecretStr) -> SecretStr:
+    # The message must not hold the address: whoever knows a webhook's may call it.
+    if not address.get_secret_value().startswith(("https://", "http://")):
+        raise ValueError("it must begin with https:// or http://")
+    return address
+
+
 def _cache() -> Path:
     try:
         return Path.home() / ".cache" / "fer"
@@ -91,6 +98,15 @@ class Settings(BaseSettings):
         description="Where scheduled batch runs write: a folder or s3://bucket/prefix.",
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads for inference.")
+    notify_url: Annotated[SecretStr, AfterValidator(_web_address)] | None = Field(
+        default=None,
+        description="Webhook that is told of failed and late runs and of pools without a worker.",
+    )
+    commit: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{7,64}(-dirty)?$",
+        description="Commit that this code is of, where there is no git to ask.",
+    )
 
 
 def settings() -> Settings:

@@ -18,7 +18,7 @@ from fer.errors import SettingsError, StoreError, UsageError
 from fer.inference.batch import BatchSummary, run_batch
 from fer.params import FacesParams, load_params
 from fer.settings import settings
-from flows import artifacts
+from flows import artifacts, events
 from flows.data import FOLDER
 from flows.lineage import tag_run
 from flows.states import completed
@@ -93,6 +93,7 @@ def batch_inference(
     )
     show_summary(summary)
     tag_run([f"model:{summary.model_name}:{summary.model_version or summary.model_digest[:12]}"])
+    events.batch_finished(summary)
     text = (
         f"{summary.pictures} pictures: {summary.analysed} analysed with {summary.faces} faces, "
         f"{summary.skipped} done before, {summary.quarantined} quarantined, "
