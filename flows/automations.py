@@ -4,8 +4,10 @@
     fer.model.registered, gate awaited -> gate      the challenger is evaluated, and may be promoted
     fer.model.promoted                 -> smoke     the new champion recognises a few drawn faces
     fer.drift.found                    -> train     the source is asked for new data first
+    a run is silent for a while        -> crashed   its process or its machine died
     a run failed, crashed or is late   -> webhook
     a pool has lost its last worker    -> webhook
+    one of the above could not act     -> webhook
 
 This ends: a training without new data makes no new package, a package that is registered already
 is no new version, a version that a gate decided on is not announced again, and the smoke run
@@ -29,12 +31,14 @@ from prefect.automations import (
     Automation,
     AutomationCore,
     CallWebhook,
+    ChangeFlowRunState,
     EventTrigger,
     Posture,
     RunDeployment,
 )
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import StateType
 from prefect.events.filters import AutomationFilter, AutomationFilterTags
 from prefect.exceptions import ObjectNotFound
 from prefect.types import SecretDict
@@ -51,6 +55,9 @@ RUN_TAG: Final = "fer"  # of every deployment in prefect.yaml, and so of its run
 
 DRIFT_PAUSE: Final = timedelta(hours=12)
 LATE_PAUSE: Final = timedelta(hours=1)
+# Five heartbeats of Prefect's default (PREFECT_FLOWS_HEARTBEAT_FREQUENCY, 180 s), so that a server
+# that restarts takes no run for dead.
+SILENCE: Final = timedelta(minutes=15)
 
 _REFERENCE = "{{ event.resource['fer.model.reference'] }}"
 # JSON with a `text`, which Slack, Mattermost and their like show as it is.
@@ -70,6 +77,16 @@ _POOL_PAYLOAD = _PAYLOAD % (
     "Start one: prefect worker start --pool ' ~ event.resource['prefect.resource.name']",
     "work_pool",
 )
+_ACTION_PAYLOAD = _PAYLOAD % (
+    "'Automation ' ~ event.resource['prefect.resource.name'] ~ ' could not act: ' "
+    "~ event.payload['reason']",
+    "event.resource",
+)
+_RUNS: Final[dict[str, str | list[str]]] = {"prefect.resource.id": "prefect.flow-run.*"}
+_OURS: Final[dict[str, str | list[str]]] = {
+    "prefect.resource.role": "tag",
+    "prefect.resource.id": f"prefect.tag.{RUN_TAG}",
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ class Changes:
 
 
 def work(deployments: Mapping[str, UUID]) -> list[Automation]:
-    """The automations that start runs.
+    """The automations that start runs, and the one that ends dead ones.
 
     Args:
         deployments: id by flow/name, of TRAIN, GATE and SMOKE.
@@ -123,18 +140,44 @@ def work(deployments: Mapping[str, UUID]) -> list[Automation]:
             trigger=_on(events.DRIFT_FOUND, for_each={"fer.model.name"}, within=DRIFT_PAUSE),
             actions=[_run(deployments[TRAIN], ask_source=True)],
         ),
+        Automation(
+            name="fer: a silent run is marked as crashed",
+            description=f"Neither a heartbeat nor an end for {_minutes(SILENCE)}: it was killed.",
+            tags=[TAG],
+            trigger=EventTrigger(
+                # From each heartbeat on, another one or any other state is expected.
+                after={"prefect.flow-run.heartbeat"},
+                expect={"prefect.flow-run.*"},
+                match=_RUNS,
+                match_related=_OURS,
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=SILENCE,
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CRASHED,
+                    name="Crashed",
+                    message=f"Nothing was heard of this run for {_minutes(SILENCE)}.",
+                    force=False,
+                )
+            ],
+        ),
     ]
 
 
-def notifications(webhook: UUID, pools: Iterable[str]) -> list[Automation]:
+def notifications(
+    webhook: UUID, pools: Iterable[str], watched: Iterable[Automation] = ()
+) -> list[Automation]:
     """The automations that tell somebody.
 
     Args:
         webhook: id of the block to call.
         pools: names of the work pools that should have a worker.
+        watched: automations that are not to fail unnoticed. Notifications themselves never are:
+            a webhook that does not answer would be called to tell of that.
     """
-    runs = {"prefect.resource.id": "prefect.flow-run.*"}
-    ours = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{RUN_TAG}"}
     told = CallWebhook(block_document_id=webhook, payload=_RUN_PAYLOAD)
     return [
         Automation(
@@ -145,8 +188,8 @@ def notifications(webhook: UUID, pools: Iterable[str]) -> list[Automation]:
                 "prefect.flow-run.Failed",
                 "prefect.flow-run.TimedOut",
                 "prefect.flow-run.Crashed",
-                match=runs,
-                match_related=ours,
+                match=_RUNS,
+                match_related=_OURS,
             ),
             actions=[told],
         ),
@@ -156,8 +199,8 @@ def notifications(webhook: UUID, pools: Iterable[str]) -> list[Automation]:
             tags=[TAG],
             trigger=_on(
                 "prefect.flow-run.Late",
-                match=runs,
-                match_related=ours,
+                match=_RUNS,
+                match_related=_OURS,
                 for_each={"related:deployment:prefect.resource.id"},
                 within=LATE_PAUSE,
             ),
@@ -171,6 +214,16 @@ def notifications(webhook: UUID, pools: Iterable[str]) -> list[Automation]:
                 "prefect.work-pool.not-ready", match={"prefect.resource.name": sorted(pools)}
             ),
             actions=[CallWebhook(block_document_id=webhook, payload=_POOL_PAYLOAD)],
+        ),
+        Automation(
+            name="fer: an automation that could not act is notified",
+            description="A training that does not start by itself must be started by hand.",
+            tags=[TAG],
+            trigger=_on(
+                "prefect.automation.action.failed",
+                match={"prefect.resource.name": [one.name for one in watched]},
+            ),
+            actions=[CallWebhook(block_document_id=webhook, payload=_ACTION_PAYLOAD)],
         ),
     ]
 
@@ -233,7 +286,7 @@ def deploy(client: SyncPrefectClient, pools: Iterable[str]) -> Changes:
     ids = {name: client.read_deployment_by_name(name).id for name in (TRAIN, GATE, SMOKE)}
     wanted = work(ids)
     if (webhook := ensure_webhook(client)) is not None:
-        wanted += notifications(webhook, pools)
+        wanted += notifications(webhook, pools, wanted)
     return apply(client, wanted)
 
 
@@ -250,6 +303,10 @@ def _run(deployment: UUID, **parameters: Any) -> RunDeployment:
 def _hours(time: timedelta) -> str:
     count = round(time.total_seconds() / 3600)
     return "an hour" if count == 1 else f"{count} hours"
+
+
+def _minutes(time: timedelta) -> str:
+    return f"{round(time.total_seconds() / 60)} minutes"
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:

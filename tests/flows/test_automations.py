@@ -22,8 +22,9 @@ DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_
 ]
 IDS = {name: uuid4() for name in (automations.TRAIN, automations.GATE, automations.SMOKE)}
 WORK = automations.work(IDS)
-NOTIFICATIONS = automations.notifications(uuid4(), POOLS)
+NOTIFICATIONS = automations.notifications(uuid4(), POOLS, WORK)
 EVERY = WORK + NOTIFICATIONS
+STARTS = [one for one in WORK if isinstance(one.actions[0], RunDeployment)]
 
 
 def trigger(automation: Automation) -> EventTrigger:
@@ -73,7 +74,7 @@ def test_drift_trains_a_model_once_in_hours() -> None:
     assert trigger(found).within.total_seconds() >= 6 * 3600
 
 
-@pytest.mark.parametrize("automation", WORK, ids=lambda one: str(one.name))
+@pytest.mark.parametrize("automation", STARTS, ids=lambda one: str(one.name))
 def test_the_deployment_takes_the_parameters(
     automation: Automation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ NASTY = 'it said: "no"\n\\ {{ 7 * 7 }} </script> Müller'
             "Work pool grey-owl has no worker any more. "
             "Start one: prefect worker start --pool grey-owl",
         ),
+        (NOTIFICATIONS[3], {}, f"Automation grey-owl could not act: {NASTY}"),
     ],
     ids=lambda one: one.name if isinstance(one, Automation) else "",
 )
@@ -148,7 +150,9 @@ def test_a_notification_is_json_whatever_the_run_said(
     call = action(automation)
     assert isinstance(call, CallWebhook)
     resource = {"prefect.resource.name": "grey-owl"} | labels
-    happened = SimpleNamespace(event="e", occurred="2026-11-23", resource=resource)
+    happened = SimpleNamespace(
+        event="e", occurred="2026-11-23", resource=resource, payload={"reason": NASTY}
+    )
     context = {"event": happened, "flow": SimpleNamespace(name="train")}
     document = json.loads(render_user_template_sync(call.payload, context))
     assert document == {
@@ -158,6 +162,19 @@ def test_a_notification_is_json_whatever_the_run_said(
         "resource": resource,
         "url": "http://ui/run",
     }
+
+
+def test_no_notification_tells_of_notifications() -> None:
+    watched = trigger(NOTIFICATIONS[3]).match.model_dump()["prefect.resource.name"]
+    assert set(watched) == {one.name for one in WORK}
+
+
+def test_silence_is_longer_than_some_heartbeats() -> None:
+    from prefect.settings import get_current_settings
+
+    frequency = get_current_settings().flows.heartbeat_frequency
+    assert frequency is not None
+    assert automations.SILENCE.total_seconds() >= 3 * frequency
 
 
 def test_changes_are_told_by_name() -> None:
