@@ -34,8 +34,10 @@ def test_a_model_is_pulled_and_tried(
 
 
 def test_a_model_that_cannot_be_pulled_fails_the_run(tmp_path: Path) -> None:
+    models = Registry.open(str(tmp_path / "registry"))
+    models.initialize()  # a store that is not there would be tried again
     with pytest.raises(NotFoundError):
-        batch_smoke(model="nothing:1", registry=str(tmp_path / "registry"), project=tmp_path)
+        batch_smoke(model="nothing:1", registry=models.url, project=tmp_path)
 
 
 def test_the_pictures_are_always_the_same(tmp_path: Path) -> None:
