@@ -8,22 +8,35 @@ from pathlib import Path
 
 import yaml
 
+from fer.settings import settings
+
 
 @dataclass(frozen=True)
 class Lineage:
     """A commit and the content hashes of what DVC made."""
 
-    commit: str | None  # None outside git
+    commit: str | None  # None outside git, where FER_COMMIT does not name it either
     changed: bool  # tracked files differ from the commit
     outputs: dict[str, str] = field(default_factory=dict)  # path -> hash, as dvc.lock has it
 
     @classmethod
     def of(cls, project: Path) -> Lineage:
-        """Read git and dvc.lock of a project; what is absent is left out."""
+        """Read git and dvc.lock of a project; what is absent is left out.
+
+        An image has no git: there FER_COMMIT says which commit it was built from.
+
+        Raises:
+            SettingsError: FER_COMMIT is no commit.
+        """
         commit = _git(project, "rev-parse", "HEAD")
-        # Left alone by pipeline runs: only what a person edits counts as changed.
-        status = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".")
-        changed = any(not line.endswith("dvc.lock") for line in (status or "").splitlines())
+        if commit is not None:
+            # Left alone by pipeline runs: only what a person edits counts as changed.
+            status = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".")
+            changed = any(not line.endswith("dvc.lock") for line in (status or "").splitlines())
+        else:
+            named = settings().commit
+            commit = named.removesuffix("-dirty") if named else None
+            changed = bool(named) and named != commit
         outputs: dict[str, str] = {}
         try:
             lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8")) or {}

@@ -34,6 +34,13 @@ def _listed(paths: Any) -> Any:
     return paths.split(os.pathsep) if isinstance(paths, str) else paths
 
 
+def _web_address(address: SecretStr) -> SecretStr:
+    # The message must not hold the address: whoever knows a webhook's may call it.
+    if not address.get_secret_value().startswith(("https://", "http://")):
+        raise ValueError("it must begin with https:// or http://")
+    return address
+
+
 def _cache() -> Path:
     try:
         return Path.home() / ".cache" / "fer"
@@ -95,6 +102,15 @@ class Settings(BaseSettings):
         description="Dask scheduler whose workers share batch runs out, such as tcp://host:8786.",
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads for inference.")
+    notify_url: Annotated[SecretStr, AfterValidator(_web_address)] | None = Field(
+        default=None,
+        description="Webhook that is told of failed and late runs and of pools without a worker.",
+    )
+    commit: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{7,64}(-dirty)?$",
+        description="Commit that this code is of, where there is no git to ask.",
+    )
 
 
 def settings() -> Settings:

@@ -12,7 +12,7 @@ from fer.errors import SettingsError
 from fer.inference.batch import BatchSummary, run_batch
 from fer.params import FacesParams, load_params
 from fer.settings import settings
-from flows import artifacts
+from flows import artifacts, events
 from flows.data import FOLDER
 from flows.lineage import tag_run
 from flows.progress import Progress
@@ -87,6 +87,7 @@ def batch_inference(
         )
     show_summary(summary)
     tag_run([f"model:{summary.model_name}:{summary.model_version or summary.model_digest[:12]}"])
+    events.batch_finished(summary)
     text = (
         f"{summary.pictures} pictures: {summary.analysed} analysed with {summary.faces} faces, "
         f"{summary.skipped} done before, {summary.quarantined} quarantined, "

@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
 from fer.lineage import Lineage
-from flows import artifacts
+from flows import artifacts, events
 from flows.lineage import tag_run
 from flows.stages import dvc_stage, interrupted, transient
 
@@ -59,6 +59,7 @@ def fetch_and_validate(project: Path = FOLDER, force: bool = False) -> dict[str,
         force: Ask the source again even if nothing here has changed. Later stages run only if
             it gave other data.
     """
+    events.remember_data(project)
     run = fetch(stage="fetch", project=project, force=force)
     try:
         validate(stage="validate", project=project)
@@ -70,6 +71,7 @@ def fetch_and_validate(project: Path = FOLDER, force: bool = False) -> dict[str,
     show_cleaning(project / "reports" / "cleaning.json")
     lineage = Lineage.of(project)
     tag_run(lineage.tags("data/prepared"))
+    events.data_validated(project)
     if not run.ran:
         get_run_logger().info("The source was not asked again: pass force to do so.")
     return lineage.outputs

@@ -1,7 +1,7 @@
-"""Create the work pools, the concurrency limit and the deployments: `python -m flows.deploy`.
+"""Pools, concurrency limit, deployments and automations: `python -m flows.deploy` creates them.
 
 May be run again at any time: what is there stays as an operator has set it, deployments are
-updated to the checkout's prefect.yaml.
+updated to the checkout's prefect.yaml, automations to flows/automations.py.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoo
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
+from flows import automations
 from flows.writer import LIMIT
 
 POOLS = {
@@ -53,14 +54,19 @@ def ensure_limit(client: SyncPrefectClient) -> bool:
 
 
 def main() -> int:
-    """Exit status of `prefect deploy`."""
+    """Exit status of `prefect deploy`; automations follow where that is 0."""
     with get_client(sync_client=True) as client:
         made = ensure_pools(client)
         if ensure_limit(client):
             made.append(f"limit {LIMIT}")
     sys.stderr.write(f"Created: {', '.join(made) or 'nothing new'}.\n")
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    return subprocess.run(command, check=False, cwd=Path.cwd()).returncode
+    if status := subprocess.run(command, check=False, cwd=Path.cwd()).returncode:
+        return status
+    with get_client(sync_client=True) as client:
+        changes = automations.deploy(client, POOLS)
+    sys.stderr.write(f"Automations: {changes}.\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, task
-from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from pydantic import Field
 
@@ -17,13 +16,13 @@ from fer.monitoring.watch import Drift, watch
 from fer.params import MonitoringParams, load_params
 from fer.reports.drift import plot_drift
 from fer.settings import settings
-from flows import artifacts
-from flows.batch import Place, storage_failed
+from flows import artifacts, events
+from flows.batch import Place
 from flows.data import FOLDER
 from flows.lineage import tag_run
 from flows.states import completed
+from flows.storage import storage_failed
 
-DRIFT_FOUND = "fer.drift.found"
 _STATES = {DRIFT: "Drift", STEADY: "Steady"}
 
 
@@ -128,24 +127,16 @@ def show_drift(found: Drift) -> None:
 def tell_drift(found: Drift) -> None:
     """Emit `fer.drift.found`, for automations to answer."""
     comparison, analysis = found.comparison, found.analysis
-    emit_event(
-        event=DRIFT_FOUND,
-        resource={
-            "prefect.resource.id": f"fer.model.{analysis.name}",
-            "prefect.resource.name": analysis.name,
-            "fer.model.version": str(analysis.version or ""),
-            "fer.model.digest": analysis.digest,
-        },
-        payload={
-            "text": comparison.text,
-            "results": found.results,
-            "model": analysis.document(),
-            "since": comparison.now.since and comparison.now.since.isoformat(),
-            "until": comparison.now.until and comparison.now.until.isoformat(),
-            "faces": comparison.now.faces,
-            "drifted": [line.document() for line in comparison.drifted],
-        },
-    )
+    figures = {
+        "text": comparison.text,
+        "results": found.results,
+        "model": analysis.document(),
+        "since": comparison.now.since and comparison.now.since.isoformat(),
+        "until": comparison.now.until and comparison.now.until.isoformat(),
+        "faces": comparison.now.faces,
+        "drifted": [line.document() for line in comparison.drifted],
+    }
+    events.drift_found(analysis.name, analysis.version, analysis.digest, figures)
 
 
 def monitoring_params(project: Path) -> MonitoringParams:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 MASK = "********"
 _SECRET_NAME = re.compile(
-    r"(SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|_KEY$|^KEY$|AUTH_STRING)", re.I
+    r"(SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|_KEY$|^KEY$|AUTH_STRING|NOTIFY_URL$)", re.I
 )
 _URL_LOGIN = re.compile(r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)")
 

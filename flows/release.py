@@ -1,28 +1,31 @@
-"""Flow evaluate-and-register: the package into the registry, and past the gate to champion."""
+"""Flows evaluate-and-register and gate: into the registry, and past the gate to champion.
+
+evaluate-and-register does both for the package of a project. gate decides on a version that is
+registered already, by a training for example; an automation starts it (flows/automations.py).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from prefect import Task, flow, task
-from prefect.client.schemas.objects import State, TaskRun
+from prefect import flow, task
 from prefect.logging import get_run_logger
+from pydantic import Field
 
-from fer.errors import ConflictError, NotFoundError, UnavailableError
+from fer.errors import NotFoundError
 from fer.evaluation.gate import GateDecision, check_gate
 from fer.lineage import Lineage
 from fer.params import load_params
 from fer.registry.registry import Registry
 from fer.registry.versions import Version
-from flows import artifacts
+from flows import artifacts, events
 from flows.data import FOLDER
 from flows.lineage import tag_run
-from flows.stages import WAIT_SECONDS
+from flows.registration import again, register
 from flows.states import completed
 from flows.training import evaluate, package
-from flows.writer import writer
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -42,12 +45,6 @@ class Release:
     def reference(self) -> str:
         """What to give to `fer predict --model`: name@alias."""
         return f"{self.name}@{self.alias}"
-
-
-def again(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Retry condition: the store could not be reached, or somebody moved the alias meanwhile."""
-    error: object = state.result(raise_on_failure=False)
-    return isinstance(error, UnavailableError | ConflictError)
 
 
 @flow(name="evaluate-and-register")
@@ -78,27 +75,39 @@ def evaluate_and_register(
             f"alias:{release.alias}",
         ]
     )
+    return _finished(release)
+
+
+@flow(name="gate")
+def gate(
+    model: Annotated[str, Field(min_length=1, max_length=500)],
+    registry: Annotated[str, Field(min_length=1, max_length=2000)] | None = None,
+    promote: bool = True,
+    project: Path = FOLDER,
+) -> Release:
+    """Take a registered version through the gate, and make it champion if it passes.
+
+    Both models, this one and the present champion, are run on the test images of the project.
+    Nothing is trained and nothing is registered. Twice on one version is harmless.
+
+    Args:
+        model: Which version: name:7, or name@alias.
+        registry: A folder or s3://bucket/prefix. Empty takes FER_REGISTRY of the worker.
+            Credentials never go here; they are AWS_* in the worker's environment.
+        promote: Make the version champion if it passes. Otherwise it becomes challenger only.
+        project: Folder of params.yaml, whose section gate says what is asked, and of
+            data/prepared.
+    """
+    version = Registry.open(registry).resolve(model)
+    release = decide(version, project, registry, promote)
+    tag_run([*Lineage.of(project).tags(), f"model:{version}", f"alias:{release.alias}"])
+    return _finished(release)
+
+
+def _finished(release: Release) -> Release:
     name = "Promoted" if release.alias == CHAMPION else "NotPromoted"
-    text = f"{version} is {release.alias}. {release.text}"
+    text = f"{release.name}:{release.number} is {release.alias}. {release.text}"
     return completed(release, name, text)
-
-
-@task(
-    name="register",
-    task_run_name="register",
-    retries=3,
-    retry_delay_seconds=[5, 30, 120],
-    retry_condition_fn=again,
-    timeout_seconds=3600,
-)
-def register(project: Path, registry: str | None, note: str) -> Version:
-    """Upload models/package and commit it as a version."""
-    log = get_run_logger()
-    # Nobody may rewrite the package while it is read.
-    with writer(project, "registering", log, limit=None, timeout=WAIT_SECONDS):
-        version = Registry.open(registry).register(project / "models" / "package", note)
-    log.info("Registered as %s, digest %s.", version, version.digest[:12])
-    return version
 
 
 @task(
@@ -140,6 +149,8 @@ def decide(version: Version, project: Path, registry: str | None, promote: bool)
         expected=(champion.number if champion else 0) if alias == CHAMPION else None,
     )
     (log.info if decision.passed else log.warning)("%s is now %s. %s", version, alias, text)
+    if alias == CHAMPION:
+        events.model_promoted(version, text)
     return Release(version.name, version.number, version.digest, alias, True, text)
 
 

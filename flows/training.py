@@ -10,9 +10,11 @@ from prefect import flow, task
 from pydantic import Field
 
 from fer.lineage import Lineage
+from fer.registry.registry import Registry
 from flows import artifacts
 from flows.data import FOLDER, fetch_and_validate
 from flows.lineage import tag_run
+from flows.registration import register
 from flows.stages import dvc_stage, interrupted
 
 train_network = dvc_stage.with_options(
@@ -48,6 +50,9 @@ def train(
     project: Path = FOLDER,
     check_data: bool = True,
     timeout_hours: Annotated[float, Field(gt=0, le=24 * 14)] = 24,
+    ask_source: bool = False,
+    submit: bool = False,
+    registry: Annotated[str, Field(min_length=1, max_length=2000)] | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate and package a model as params.yaml says.
 
@@ -58,17 +63,27 @@ def train(
         project: Folder of dvc.yaml. The default is the deployment's own checkout.
         check_data: Run the data flow first. Without it DVC still brings the data up to date.
         timeout_hours: The training itself is ended after this many hours.
+        ask_source: With check_data: ask the source for new data first, even if nothing here has
+            changed.
+        submit: Register the package, and leave it to the deployment gate to decide on it.
+        registry: Where to register: a folder or s3://bucket/prefix. Empty takes FER_REGISTRY of
+            the worker. Credentials never go here; they are AWS_* in the worker's environment.
     """
+    if submit:
+        Registry.open(registry)  # no address is better known now than after hours of training
     if check_data:
-        fetch_and_validate(project=project)
+        fetch_and_validate(project=project, force=ask_source)
     limited = train_network.with_options(timeout_seconds=timeout_hours * 3600)
     limited(stage="train", project=project)
     show_training(project)
     evaluate(stage="evaluate", project=project)
     show_evaluation(project)
     package(stage="package", project=project)
+    tags = []
+    if submit:
+        tags.append(f"model:{register(project, registry, '', gate='awaited')}")
     lineage = Lineage.of(project)
-    tag_run(lineage.tags("data/prepared", "models/package"))
+    tag_run([*lineage.tags("data/prepared", "models/package"), *tags])
     return read_metrics(project)
 
 

@@ -98,5 +98,14 @@ print(settings().cache)
     assert done.stdout.strip() == str(Path(tempfile.gettempdir()) / "fer-cache"), done.stderr
 
 
+def test_a_webhook_is_a_secret_even_where_it_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FER_NOTIFY_URL", "https://hooks.example.org/T0/jTx9QwErTy")
+    assert "jTx9QwErTy" not in repr(settings())
+    monkeypatch.setenv("FER_NOTIFY_URL", "hooks.example.org/T0/jTx9QwErTy")
+    with pytest.raises(SettingsError, match="FER_NOTIFY_URL") as caught:
+        settings()
+    assert "jTx9QwErTy" not in str(caught.value)
+
+
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())

@@ -17,7 +17,8 @@ from prefect.exceptions import ParameterTypeError
 from fer.errors import SettingsError, TableError
 from fer.expressions import EXPRESSIONS
 from fer.inference.results import results_schema, to_parquet, to_table
-from flows.monitoring import DRIFT_FOUND, monitor
+from flows.events import DRIFT_FOUND
+from flows.monitoring import monitor
 
 START = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -121,7 +122,7 @@ class TestFlow:
         assert rows["share of happy"]["verdict"] == "steady"
         (event,) = told()
         assert event.resource["fer.model.version"] == "4"
-        assert event.resource.id == "fer.model.fer2013-efficientnetb2"
+        assert event.resource.id == "fer.drift.fer2013-efficientnetb2"
         assert [line["name"] for line in event.payload["drifted"]] == ["brightness"]
         assert event.payload["faces"] == 300
 

@@ -9,16 +9,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fer.registry.registry import Registry
+from flows import automations
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -171,9 +174,16 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         end(process)
 
 
+@pytest.fixture(scope="module")
+def deployed(prefect: Prefect) -> str:
+    """What the first deployment said."""
+    return prefect.command("flows.deploy")
+
+
 @pytest.mark.timeout(900)
 def test_deployed_scheduled_and_cancelled(
     prefect: Prefect,
+    deployed: str,
     photographs: Path,
     project: Callable[..., Path],
     put_package: Callable[..., None],
@@ -185,9 +195,8 @@ def test_deployed_scheduled_and_cancelled(
     models.promote(version.name, version.number)
     shutil.copytree(photographs, prefect.environment["FER_BATCH_INPUT"])
 
-    said = prefect.command("flows.deploy")
-    assert "Created: cpu, gpu, limit dvc-repro" in said
-    assert "nothing new" in prefect.command("flows.deploy")
+    assert "Created: cpu, gpu, limit dvc-repro" in deployed
+    assert "Created: nothing new" in prefect.command("flows.deploy")
     prefect.command(
         *("prefect", "deployment", "schedule", "create", "batch-inference/batch"),
         *("--cron", "* * * * *", "--timezone", "Europe/Berlin"),
@@ -239,3 +248,172 @@ def test_deployed_scheduled_and_cancelled(
         prefect.ask("/artifacts/filter", {})
     )
     assert prefect.environment["AWS_SECRET_ACCESS_KEY"] not in everything
+
+
+@dataclass
+class Receiver:
+    """A web server that keeps what it is sent."""
+
+    url: str
+    said: list[dict[str, Any]] = field(default_factory=list)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            assert self.headers["Content-Type"] == "application/json"
+            assert self.path == "/T0/jTx9QwErTy"
+            found.said.append(json.loads(body))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found = Receiver(f"http://127.0.0.1:{server.server_port}/T0/jTx9QwErTy")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield found
+        server.shutdown()
+        thread.join()
+
+
+# Everything that emits, as its flows do it; no worker is needed.
+STORY = """
+import sys
+from pathlib import Path
+
+from prefect import flow, tags
+from prefect.events import emit_event
+from flows import events
+from flows.data import fetch_and_validate
+from flows.registration import register
+from flows.release import gate
+
+project, registry = Path(sys.argv[1]), sys.argv[2]
+fetch_and_validate(project=project)
+
+@flow
+def registering():
+    return register(project, registry, "", gate="awaited")
+
+@flow(name="failing")
+def failing():
+    raise ValueError('a "breach"')
+
+gate(model=str(registering()), registry=registry, project=project)
+for _ in range(2):
+    events.drift_found("any", 1, "0" * 64, {"psi": 0.4})
+pool = {"prefect.resource.id": "prefect.work-pool.gone", "prefect.resource.name": "gpu"}
+emit_event("prefect.work-pool.not-ready", pool)
+failing(return_state=True)  # not one of ours: nobody is told
+with tags("fer"):
+    failing(return_state=True)
+"""
+STAGES: dict[str, dict[str, object]] = {
+    "fetch": {"cmd": "echo data > source", "outs": ["source"]},
+    "validate": {"cmd": "echo fine", "deps": ["source"]},
+    "prepare": {
+        "cmd": "mkdir -p data/prepared; cp source data/prepared/table",
+        "deps": ["source"],
+        "outs": ["data/prepared"],
+    },
+}
+
+
+@pytest.mark.timeout(900)
+def test_events_start_runs_and_failures_are_notified(
+    prefect: Prefect,
+    deployed: str,
+    receiver: Receiver,
+    project: Callable[..., Path],
+    put_package: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    first = deployed.rpartition("Automations: created ")[2]
+    assert first.count("fer: ") == 5, "no address, so nobody to be told"
+    prefect.environment["FER_NOTIFY_URL"] = receiver.url
+    said = prefect.command("flows.deploy")
+    assert "fer: a failed run is notified" in said.partition("Automations: created ")[2]
+
+    folder = project(STAGES)
+    shutil.copy(ROOT / "params.yaml", folder)
+    put_package(folder, 0.7)
+    (prefect.checkout / "story.py").write_text(STORY)
+    told = prefect.command("story", str(folder), str(tmp_path / "registry"))
+
+    def texts(event: str) -> list[str]:
+        return [one["text"] for one in receiver.said if one["event"] == f"prefect.{event}"]
+
+    kinds = ("flow-run.Failed", "flow-run.Late", "work-pool.not-ready")
+    wait_for(lambda: all(map(texts, kinds)), 180, lambda: told + prefect.log("server"))
+    (failed,), (pool,) = texts("flow-run.Failed"), texts("work-pool.not-ready")
+    assert failed.startswith("failing, run ")
+    assert ': Failed. Flow run encountered an exception: ValueError: a "breach"' in failed
+    assert pool.startswith("Work pool gpu has no worker")
+    assert all(": Late. " in text for text in texts("flow-run.Late"))
+
+    started = {name: prefect.runs(name, "SCHEDULED") for name in ("train", "gate", "smoke")}
+    train = sorted(json.dumps(one["parameters"], sort_keys=True) for one in started["train"])
+    assert train == [
+        '{"ask_source": true, "submit": true}',  # twice drift, once a training
+        '{"check_data": false, "submit": true}',  # new data
+    ]
+    model = {"model": "fer2013-efficientnetb2:1"}
+    assert [one["parameters"] for one in started["gate"]] == [model]
+    assert [one["parameters"] for one in started["smoke"]] == [model]
+    everyone = [one for found in started.values() for one in found]
+    assert {one["created_by"]["type"] for one in everyone} == {"AUTOMATION"}
+
+    secret = receiver.url.rpartition("/")[2]
+    shown = [prefect.ask(f"/{kind}/filter", {}) for kind in ("automations", "block_documents")]
+    shown += [prefect.ask(f"/{kind}/filter", {}) for kind in ("events", "logs")]
+    assert secret not in json.dumps(shown) + said + told
+    assert secret not in (prefect.logs / "server.log").read_text()
+
+
+@pytest.mark.timeout(600)
+def test_automations_are_applied_as_often_as_one_likes(prefect: Prefect, deployed: str) -> None:
+    from prefect.automations import Automation, DoNothing, EventTrigger
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect.api}):
+        stranger = Automation(
+            name="fer: by hand", trigger=EventTrigger(expect={"e"}), actions=[DoNothing()]
+        ).create()
+        with get_client(sync_client=True) as client:
+            ids = {
+                name: client.read_deployment_by_name(name).id
+                for name in (automations.TRAIN, automations.GATE, automations.SMOKE)
+            }
+            wanted = automations.work(ids)
+            automations.apply(client, wanted)  # without notifications, wherever they came from
+            assert str(automations.apply(client, wanted)) == "nothing new"
+            before = {one.name: one.id for one in client.read_automations()}
+
+            first, second, third, *_ = wanted
+            client.pause_automation(before[first.name])
+            changed = [
+                first.model_copy(update={"description": "Other words."}),
+                second.model_copy(update={"trigger": EventTrigger(expect={"other"})}),
+                third,
+                third.model_copy(update={"name": "fer: new"}),
+            ]
+            changes = automations.apply(client, changed)
+            assert changes.created == ("fer: new",)
+            assert changes.updated == (first.name, second.name)
+            assert changes.removed == tuple(sorted(one.name for one in wanted[3:]))
+            assert str(automations.apply(client, changed)) == "nothing new"
+
+            after = {one.name: one for one in client.read_automations()}
+            assert set(after) == {one.name for one in changed} | {stranger.name}
+            assert after[second.name].id == before[second.name]
+            assert after[second.name].trigger.expect == {"other"}
+            assert after[first.name].description == "Other words."
+            assert not after[first.name].enabled, "an operator has paused it"
+            automations.apply(client, wanted)
+            client.delete_automation(stranger.id)

@@ -103,6 +103,12 @@ def test_nothing_secret(stages: Any, is_secret: Callable[[str], bool]) -> None:
         assert not [text for text in stage.values("ARG") if is_secret(text.split("=")[0])]
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_says_which_commit_it_is_of(stages: Any, target: str) -> None:
+    assert "REVISION=" in stages[target].values("ARG")  # empty: FER_COMMIT counts as not set
+    assert stages[target].environment()["FER_COMMIT"] == "${REVISION}"
+
+
 def test_copies_what_the_project_needs(stages: Any, checkout: Path) -> None:
     project = stages["project"]
     assert project.values("WORKDIR")[-1] == PROJECT

@@ -154,6 +154,7 @@ def test_no_secret_is_written_down(
         "PREFECT_SERVER_DATABASE_PASSWORD",
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
+        "FER_NOTIFY_URL",  # optional
     }
 
 
