@@ -6,8 +6,8 @@
 Scenes are made of FER2013 test faces, which are read where the data lies and are in no file of
 this project: 640x480, 25 frames/s, one to three persons on paths that are drawn by the seed.
 Each is encoded, analysed by `analyze_video` as any file is, and compared with its truth. A face
-takes part if the detector finds it in a still and the model is sure of its own crop: what is
-measured is tracking and dating, not recognition. The same seed gives the same scenes.
+takes part if the detector finds it in a still and the model is sure of what it shows there: what
+is measured is tracking and dating, not recognition. The same seed gives the same scenes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from fer.inference.video import analyze_video
 from fer.inference.video_parts import read_video
 from fer.params import VideoParams
 
-TARGETS = """\
+NOTES = """\
+changes: dated by an episode / readable / made; errors in frames, of those dated
 targets: no frame missing; simple: 0 switches; crossing: at most 2 % of frames under another
 number; changes dated within 3 frames"""
 
@@ -65,20 +66,20 @@ def table(scores: dict[str, dict[str, Any]]) -> str:
     """One line per kind."""
     head = (
         f"{'scenes':<10}{'frames':>7}{'missing':>9}{'found':>8}{'switches':>10}{'wrong':>8}"
-        f"{'stray':>7}{'empty null':>13}{'changes dated':>15}{'median':>8}{'worst':>7}"
+        f"{'stray':>7}{'empty null':>13}{'changes':>12}{'median':>8}{'worst':>7}"
     )
     lines = [head]
     for kind, one in scores.items():
         share = f"{one['found_share']:.1%}" if one["present"] else "-"
         wrong = f"{one['wrong_share']:.1%}" if one["found"] else "-"
-        dates = f"{one['dated']} of {one['changes']}" if one["changes"] else "-"
+        dates = f"{one['dated']}/{one['readable']}/{one['changes']}" if one["changes"] else "-"
         median, worst = (
             f"{one[name]:.1f}" if one[name] is not None else "-"
             for name in ("median_error", "worst_error")
         )
         lines.append(
             f"{kind:<10}{one['frames']:>7}{one['missing']:>9}{share:>8}{one['switches']:>10}"
-            f"{wrong:>8}{one['stray']:>7}{one['null']:>6} of {one['empty']:<3}{dates:>15}"
+            f"{wrong:>8}{one['stray']:>7}{one['null']:>6} of {one['empty']:<3}{dates:>12}"
             f"{median:>8}{worst:>7}"
         )
     return "\n".join(lines)
@@ -124,7 +125,7 @@ def main() -> None:
         return
     print(
         f"{recognizer.model}, {recognizer.detector.name}, {os.cpu_count()} cores, "
-        f"{time.monotonic() - begun:.0f} s\n{table(documents)}\n{TARGETS}"
+        f"{time.monotonic() - begun:.0f} s\n{table(documents)}\n{NOTES}"
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.expressions import EXPRESSIONS
+from fer.faces.crop import crop_face
 from fer.faces.detector import Detection, Detector, Image
 from fer.inference.classifier import Classifier
 
@@ -85,7 +86,7 @@ def find_in_stills(
 def choose_looks(
     faces: Faces, classifier: Classifier, detector: Detector, count: int, seed: int
 ) -> list[moving.Look]:
-    """Faces that the detector finds in a still and whose own crop the model is sure of.
+    """Faces that the detector finds in a still, where the model is sure of what they show.
 
     Tracks and dates can only be judged on faces that are found and read; what becomes of the
     others is measured by `benchmarks/crops.py`.
@@ -95,9 +96,12 @@ def choose_looks(
     sure = scores[np.arange(len(scores)), shuffled.labels] >= SURE
     fitting = Faces(shuffled.pixels[sure], shuffled.labels[sure])
     looks = []
-    for number, _, _, box in find_in_stills(fitting, detector, seed):
-        if box is not None:
-            looks.append(moving.Look(fitting.pixels[number], int(fitting.labels[number])))
+    for number, picture, _, box in find_in_stills(fitting, detector, seed):
+        if box is None:
+            continue
+        label = int(fitting.labels[number])
+        if classifier.probabilities(crop_face(picture, box)[None])[0, label] >= SURE:
+            looks.append(moving.Look(fitting.pixels[number], label))
         if len(looks) == count:
             return looks
     raise SystemExit(f"Only {len(looks)} faces fit, of {count}. Ask for fewer.")
