@@ -6,8 +6,9 @@
 Scenes are made of FER2013 test faces, which are read where the data lies and are in no file of
 this project: 640x480, 25 frames/s, one to three persons on paths that are drawn by the seed.
 Each is encoded, analysed by `analyze_video` as any file is, and compared with its truth. A face
-takes part if the detector finds it in a still and the model is sure of what it shows there: what
-is measured is tracking and dating, not recognition. The same seed gives the same scenes.
+takes part if HOG finds it in a still with a score of 0.3 or more and the model is sure of what it
+shows there: what is measured is tracking and dating, not detection or recognition. The same seed
+gives the same scenes.
 """
 
 from __future__ import annotations

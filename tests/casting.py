@@ -20,6 +20,9 @@ TABLE = Path("data/prepared/faces.parquet")
 SURE = 0.6
 """Probability that the model gives the label of a face which is to show it in a scene."""
 
+CLEAR = 0.3
+"""HOG's score of such a face: one at the threshold is found in one frame and not in the next."""
+
 _SIDE = 132  # px, of the squares in which faces are looked for
 _TOGETHER = 6
 
@@ -86,7 +89,7 @@ def find_in_stills(
 def choose_looks(
     faces: Faces, classifier: Classifier, detector: Detector, count: int, seed: int
 ) -> list[moving.Look]:
-    """Faces that the detector finds in a still, where the model is sure of what they show.
+    """Faces that HOG clearly finds in a still, where the model is sure of what they show.
 
     Tracks and dates can only be judged on faces that are found and read; what becomes of the
     others is measured by `benchmarks/crops.py`.
@@ -97,7 +100,7 @@ def choose_looks(
     fitting = Faces(shuffled.pixels[sure], shuffled.labels[sure])
     looks = []
     for number, picture, _, box in find_in_stills(fitting, detector, seed):
-        if box is None:
+        if box is None or box.score < CLEAR:
             continue
         label = int(fitting.labels[number])
         if classifier.probabilities(crop_face(picture, box)[None])[0, label] >= SURE:
