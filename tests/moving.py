@@ -37,6 +37,7 @@ _FRAMED, _LOWER = 0.87, 0.07
 _RIM = 1 / 3  # of the side, around the square
 _FADE = 3  # frames that a change of expression takes, its date in their middle
 _PRESENT = 0.7  # share of a face that must be seen for it to count as present
+_SURE = 0.5  # probability of an expression that is read, as episodes want it
 _MATCH = 0.4  # overlap from which a box is that of a face
 
 
@@ -212,7 +213,8 @@ class Score:
         stray: boxes on nobody.
         empty: frames in which nobody can be seen; `null` of them have just a row without face.
         changes: changes of expression; `readable` are those before and after which the rows say
-            the given expression more often than not: without that there is nothing to date.
+            the given expression with 0.5 or more, more often than not: without that no episode
+            begins, and there is nothing to date.
         errors: of the readable changes that an episode dates, in frames.
     """
 
@@ -301,8 +303,12 @@ def score(
 
 
 def _says(rows: Sequence[Mapping[str, Any]], expression: str, first: int, end: int) -> bool:
-    """Whether more than half of these rows from one frame to another say an expression."""
-    said = [row["expression"] == expression for row in rows if first <= row["frame"] < end]
+    """Whether more than half of these rows from one frame to another are sure of an expression."""
+    said = [
+        row["expression"] == expression and row["confidence"] >= _SURE
+        for row in rows
+        if first <= row["frame"] < end
+    ]
     return 2 * sum(said) > len(said)
 
 
