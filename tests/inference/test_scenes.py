@@ -105,7 +105,14 @@ def true_rows(scene: moving.Scene) -> list[dict[str, Any]]:
             box = dict(zip(names, one.box, strict=True))
             said = EXPRESSIONS[one.expression]
             rows.append(
-                {"frame": number, "face": place, "track": one.person, "expression": said} | box
+                {
+                    "frame": number,
+                    "face": place,
+                    "track": one.person,
+                    "expression": said,
+                    "confidence": 1.0,
+                }
+                | box
             )
         if not seen:
             rows.append({"frame": number, "face": None, "track": None, "expression": None})
