@@ -188,7 +188,7 @@ class GateParams(Section):
     max_latency_ms: Positive
 
 
-DetectorName = Literal["dlib-hog", "opencv-yunet"]
+DetectorName = Literal["dlib-hog", "dlib-mmod", "opencv-yunet"]
 
 
 class FacesParams(Section):
@@ -199,6 +199,7 @@ class FacesParams(Section):
     max_side: int = Field(default=1600, ge=64)
     min_score: float | None = None
     margin: float = Field(default=0.0, ge=-0.5, le=2)
+    align: bool = False
     max_megapixels: float = Field(default=150, gt=0)
 
 

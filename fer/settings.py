@@ -89,6 +89,13 @@ class Settings(BaseSettings):
     yunet: _Path | None = Field(
         default=None, description="YuNet's ONNX file, for faces.detector opencv-yunet."
     )
+    mmod: _Path | None = Field(
+        default=None,
+        description="dlib's mmod_human_face_detector.dat, for faces.detector dlib-mmod.",
+    )
+    landmarks: _Path | None = Field(
+        default=None, description="dlib's shape_predictor_5_face_landmarks.dat, for faces.align."
+    )
     batch_input: str | None = Field(
         default=None,
         description="Photographs of scheduled batch runs: a folder or s3://bucket/prefix.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fer.cli.console import JsonFlag, emit, note
-from fer.cli.predict import ModelOption, ParamsOption, RegistryOption
+from fer.cli.predict import AlignOption, ModelOption, ParamsOption, RegistryOption
 from fer.cli.video import load_sections
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def live(
     model: ModelOption = None,
     registry: RegistryOption = None,
     params: ParamsOption = None,
+    align: AlignOption = None,
     record: Annotated[
         Path | None, typer.Option(metavar="OUT.mp4", help="Record what the window shows.")
     ] = None,
@@ -48,7 +49,7 @@ def live(
     from fer.inference.recognizer import Recognizer
     from fer.inference.screen import Recording, open_window
 
-    faces, settings = load_sections(params)
+    faces, settings = load_sections(params, align)
     recording = Recording(record) if record else None
     recognizer = Recognizer.load(model, registry=registry, faces=faces)
     with Camera(source, repeat=benchmark is not None) as camera:

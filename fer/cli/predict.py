@@ -37,6 +37,14 @@ ParamsOption = Annotated[
         "there is one, else built-in values.",
     ),
 ]
+AlignOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--align/--no-align",
+        help="Turn crops upright by the line of the eyes; needs dlib's 5-point landmarks. "
+        "Default: faces.align.",
+    ),
+]
 
 
 @app.command()
@@ -45,6 +53,7 @@ def predict(
     model: ModelOption = None,
     registry: RegistryOption = None,
     params: ParamsOption = None,
+    align: AlignOption = None,
     crop: Annotated[
         bool,
         typer.Option("--crop", help="Each file is a face crop already: do not look for faces."),
@@ -58,7 +67,7 @@ def predict(
     """
     from fer.inference.recognizer import Recognizer
 
-    recognizer = Recognizer.load(model, registry=registry, faces=_faces(params))
+    recognizer = Recognizer.load(model, registry=registry, faces=_faces(params, align))
     pictures = [_predict_one(recognizer, image, crop) for image in images]
     document = {
         "model": {
@@ -81,6 +90,7 @@ def batch(
     model: ModelOption = None,
     registry: RegistryOption = None,
     params: ParamsOption = None,
+    align: AlignOption = None,
     csv: Annotated[
         bool, typer.Option("--csv", help="Write CSV beside every Parquet file.")
     ] = False,
@@ -103,7 +113,7 @@ def batch(
             output,
             model=model,
             registry=registry,
-            faces=_faces(params),
+            faces=_faces(params, align),
             part_size=part_size,
             csv=csv,
             progress=bar.update,
@@ -116,13 +126,13 @@ def batch(
         )
 
 
-def _faces(path: Path | None) -> FacesParams:
+def _faces(path: Path | None, align: bool | None) -> FacesParams:
     """The `faces` section of a named params file, of ./params.yaml, or the defaults."""
     from fer.params import FacesParams, load_params
 
-    if path is None and not Path("params.yaml").is_file():
-        return FacesParams()
-    return load_params(path or Path("params.yaml")).faces
+    named = path is not None or Path("params.yaml").is_file()
+    faces = load_params(path or Path("params.yaml")).faces if named else FacesParams()
+    return faces if align is None else faces.model_copy(update={"align": align})
 
 
 def _predict_one(recognizer: Recognizer, image: str, crop: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fer.cli.console import JsonFlag, emit, note
-from fer.cli.predict import ModelOption, ParamsOption, RegistryOption
+from fer.cli.predict import AlignOption, ModelOption, ParamsOption, RegistryOption
 from fer.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def video(
     model: ModelOption = None,
     registry: RegistryOption = None,
     params: ParamsOption = None,
+    align: AlignOption = None,
     start: Annotated[
         str | None, typer.Option(help="Where to begin: seconds, 1:30 or 0:01:30.5.")
     ] = None,
@@ -58,7 +59,7 @@ def video(
     if overlay is not None and len(files) > 1:
         raise UsageError("--overlay names one file, so name one video with it.")
     first, last = _seconds(start, "--start"), _seconds(end, "--end")
-    faces, settings = load_sections(params)
+    faces, settings = load_sections(params, align)
     if fps is not None:
         settings = settings.model_copy(update={"sample_fps": fps})
     recognizer = Recognizer.load(model, registry=registry, faces=faces)
@@ -93,14 +94,20 @@ def video(
         raise VideoError(f"{failed} of {len(files)} videos could not be analysed: see above.")
 
 
-def load_sections(path: Path | None) -> tuple[FacesParams, VideoParams]:
-    """`faces` and `video` of a named params file, of ./params.yaml, or the defaults."""
+def load_sections(path: Path | None, align: bool | None = None) -> tuple[FacesParams, VideoParams]:
+    """`faces` and `video` of a named params file, of ./params.yaml, or the defaults.
+
+    Args:
+        path: the file; None is ./params.yaml where there is one.
+        align: in place of `faces.align`; None leaves it.
+    """
     from fer.params import FacesParams, VideoParams, load_params
 
-    if path is None and not Path("params.yaml").is_file():
-        return FacesParams(), VideoParams()
-    loaded = load_params(path or Path("params.yaml"))
-    return loaded.faces, loaded.video
+    faces, video = FacesParams(), VideoParams()
+    if path is not None or Path("params.yaml").is_file():
+        loaded = load_params(path or Path("params.yaml"))
+        faces, video = loaded.faces, loaded.video
+    return faces if align is None else faces.model_copy(update={"align": align}), video
 
 
 def _targets(files: list[Path], folder: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fer.errors import UsageError
@@ -11,7 +13,13 @@ CROP_SIZE = 48
 """Side of FER2013's images, px."""
 
 
-def crop_face(image: Image, box: Detection, margin: float = 0.0, size: int = CROP_SIZE) -> Image:
+def crop_face(
+    image: Image,
+    box: Detection,
+    margin: float = 0.0,
+    size: int = CROP_SIZE,
+    tilt: float = 0.0,
+) -> Image:
     """Cut one face out of a grey image.
 
     The square is centred on the box, its side `1 + margin` times the box's longer side. Where
@@ -23,6 +31,8 @@ def crop_face(image: Image, box: Detection, margin: float = 0.0, size: int = CRO
         box: in this image's pixels.
         margin: -0.5 to 2, params.yaml's `faces.margin`.
         size: side of the result, px.
+        tilt: degrees by which the square is turned clockwise about its centre, as
+            `fer.faces.landmarks` measures how a face leans: the result shows it upright.
 
     Returns:
         uint8 (size, size).
@@ -43,9 +53,9 @@ def crop_face(image: Image, box: Detection, margin: float = 0.0, size: int = CRO
     side = (1.0 + margin) * max(box.width, box.height)
     if not np.isfinite(side) or min(box.width, box.height) <= 0:
         raise UsageError(f"The box {box} has no area, so there is nothing to crop.")
-    import cv2
-
     pixels = max(1, round(side))
+    if tilt:
+        return _resized(_turned(image, box, pixels, tilt), size)
     first_row = round((box.top + box.bottom) / 2 - pixels / 2)
     first_column = round((box.left + box.right) / 2 - pixels / 2)
     # Clipped indices are edge replication, also for a box wholly outside.
@@ -53,8 +63,31 @@ def crop_face(image: Image, box: Detection, margin: float = 0.0, size: int = CRO
     columns = np.clip(np.arange(first_column, first_column + pixels), 0, image.shape[1] - 1)
     # Only the rows and columns that the square covers, before the two index look-ups.
     inside = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    square = inside[rows - rows[0]][:, columns - columns[0]]
-    if pixels == size:
+    return _resized(inside[rows - rows[0]][:, columns - columns[0]], size)
+
+
+def _turned(image: Image, box: Detection, pixels: int, tilt: float) -> Image:
+    """The square of `pixels` about the box's centre, turned clockwise, at the image's scale."""
+    import cv2
+
+    cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
+    # Pixel centres: the box's edges lie half a pixel before the indices of its pixels.
+    x, y = (box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2
+    half = (pixels - 1) / 2
+    back = np.array(
+        [[cos, -sin, x - half * (cos - sin)], [sin, cos, y - half * (sin + cos)]], np.float64
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    turned = cv2.warpAffine(
+        image, back, (pixels, pixels), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(turned, np.uint8)
+
+
+def _resized(square: Image, size: int) -> Image:
+    import cv2
+
+    if len(square) == size:
         return np.ascontiguousarray(square)
-    method = cv2.INTER_AREA if pixels > size else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if len(square) > size else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(square, (size, size), interpolation=method), np.uint8)

@@ -109,6 +109,16 @@ def make_detector(params: FacesParams | None = None) -> Detector:
         from fer.settings import settings
 
         return YuNetDetector(settings().yunet, max_side=params.max_side, min_score=params.min_score)
+    if params.detector == "dlib-mmod":
+        from fer.faces.mmod_detector import DlibMmodDetector
+        from fer.settings import settings
+
+        return DlibMmodDetector(
+            settings().mmod,
+            upsample=params.upsample,
+            max_side=params.max_side,
+            min_score=params.min_score,
+        )
     from fer.faces.dlib_detector import DlibHogDetector
 
     return DlibHogDetector(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fer.faces.crop import crop_face
 from fer.faces.detector import Detection, Detector, Image
+from fer.faces.landmarks import Landmarks
 from fer.faces.quality import Quality, measure
 
 
@@ -31,6 +32,7 @@ def find_faces(
     margin: float = 0.0,
     rgb: Image | None = None,
     reduction: float = 1.0,
+    landmarks: Landmarks | None = None,
 ) -> list[FoundFace]:
     """Every face of a picture, best score first.
 
@@ -40,15 +42,21 @@ def find_faces(
         margin: see `fer.faces.crop.crop_face`.
         rgb: uint8 (h, w, 3), for a detector that profits from colour.
         reduction: original pixels per pixel of `grey`; boxes and sizes are given in the original's.
+        landmarks: turn crops upright by them; None leaves faces as they lean.
     """
     image = rgb if rgb is not None and detector.colour else grey
-    return [found_face(grey, one, margin, reduction) for one in detector.detect(image)]
+    return [found_face(grey, one, margin, reduction, landmarks) for one in detector.detect(image)]
 
 
 def found_face(
-    grey: Image, box: Detection, margin: float = 0.0, reduction: float = 1.0
+    grey: Image,
+    box: Detection,
+    margin: float = 0.0,
+    reduction: float = 1.0,
+    landmarks: Landmarks | None = None,
 ) -> FoundFace:
     """Crop and quality of one face whose box, in pixels of `grey`, is known; see `find_faces`."""
-    crop = crop_face(grey, box, margin)
+    tilt = landmarks.tilt(grey, box) if landmarks else 0.0
+    crop = crop_face(grey, box, margin, tilt=tilt)
     original = box.scaled(reduction)
     return FoundFace(original, measure(crop, max(original.width, original.height)), crop)

@@ -31,8 +31,11 @@ _MOST_REACH = 1.6
 _MOST_GROWTH = math.log(1.7)  # between two sizes of one face
 _ALIKE = 0.35  # correlation of looks that a face coming back must reach
 _STRAYED = 0.1  # below this a carried box no longer shows the face
+_STILL_THERE = 0.6  # that a box must reach to stay where it is when flow is lost
+_SAME_FACE = 0.5  # overlap above which a carried box and a detection agree
 _SAME_PLACE = 0.35  # overlap above which two boxes hide one another
 _FORGET = 0.3  # share of the newest detection in a track's look
+_TRUST = 0.5  # share of a detection in the box of a face that was carried to the same place
 _COAST = 1.0  # s that a hidden face is taken to move on
 
 
@@ -165,14 +168,14 @@ class Tracker:
             return  # nothing to follow from: in one frame's time a face is still near
         boxes = carry(before, now, [track.box for track in shown])
         for track, box in zip(shown, boxes, strict=True):
-            if (
-                box is None
-                or not _inside(box, now)
-                or _agreement(track.look, _look(box, now)) < _STRAYED
-            ):
-                track.visible = False
-            else:
+            # Flow is lost in a flash, too. In one frame's time a face hardly moves: where it was
+            # there may still be one that looks like it.
+            least = _STRAYED if box else _STILL_THERE
+            box = box or track.box
+            if _inside(box, now) and _agreement(track.look, _look(box, now)) >= least:
                 track.box = box
+            else:
+                track.visible = False
 
     def _assign(self, detections: list[Detection], now: Moment) -> set[int]:
         """Match detections with tracks, begin new tracks; the numbers that were detected."""
@@ -238,7 +241,11 @@ def _hit(track: _Track, box: Detection, look: list[float], time: float) -> None:
     track.look = [
         (1 - _FORGET) * old + _FORGET * new for old, new in zip(track.look, look, strict=True)
     ]
-    track.box = track.found = box
+    # A detector's sizes come in steps, and the classifier sees each step; the mean of several
+    # detections, carried to this frame, is steadier than the last one.
+    same = track.visible and _overlap(track.box, box) > _SAME_FACE
+    track.box = _mixed(track.box, box, _TRUST) if same else box
+    track.found = box
     track.seen, track.visible = time, True
 
 
@@ -273,6 +280,18 @@ def _size(box: Detection) -> float:
 def _shifted(box: Detection, across: float, down: float) -> Detection:
     return Detection(
         box.left + across, box.top + down, box.right + across, box.bottom + down, box.score
+    )
+
+
+def _mixed(old: Detection, new: Detection, share: float) -> Detection:
+    """Between two boxes; the score is the new one's."""
+    kept = 1 - share
+    return Detection(
+        kept * old.left + share * new.left,
+        kept * old.top + share * new.top,
+        kept * old.right + share * new.right,
+        kept * old.bottom + share * new.bottom,
+        new.score,
     )
 
 

@@ -108,6 +108,7 @@ class Live:
         faces = recognizer.faces
         side = min(faces.max_side, params.max_side)
         self._detector = make_detector(faces.model_copy(update={"max_side": side}))
+        self._landmarks = recognizer.landmarks
         self._tracker = Tracker(params)
         self._cuts = SceneCuts(params.cut_correlation)
         self._filter = RunningFilter(params.timeline.smoothing)
@@ -170,7 +171,7 @@ class Live:
         detections, moment = self._found(cut)
         tracked = self._tracker.update(grey, shot.time, detections, cut=cut, detected_on=moment)
         self._look(grey, shot, pool)
-        crops = [crop_face(grey, one.box, self.recognizer.faces.margin) for one in tracked]
+        crops = [self._crop(grey, one.box) for one in tracked]
         followed = time.perf_counter()
         scores = self.recognizer.classifier.probabilities(crops)
         labels = tuple(
@@ -193,6 +194,10 @@ class Live:
             self._times["draw"].append(ended - classified)
             self._times["latency"].append(ended - shot.taken)
         return seen, go_on
+
+    def _crop(self, grey: Image, box: Detection) -> Image:
+        tilt = self._landmarks.tilt(grey, box) if self._landmarks else 0.0
+        return crop_face(grey, box, self.recognizer.faces.margin, tilt=tilt)
 
     def _found(self, cut: bool) -> tuple[list[Detection] | None, Moment | None]:
         """What a finished detection found, and the moment it looked at."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fer.faces.detector import Detection, Detector
     from fer.faces.finder import FoundFace
+    from fer.faces.landmarks import Landmarks
     from fer.faces.quality import Quality
     from fer.inference.classifier import Classifier
     from fer.inference.images import Picture
@@ -91,6 +92,7 @@ class Recognizer:
         self.model = model
         self.faces = faces or FacesParams()
         self._detector: Detector | None = None
+        self._landmarks: Landmarks | None = None
 
     @classmethod
     def load(
@@ -133,6 +135,19 @@ class Recognizer:
 
             self._detector = make_detector(self.faces)
         return self._detector
+
+    @property
+    def landmarks(self) -> Landmarks | None:
+        """What turns crops upright, made at first use; None where `faces.align` is false.
+
+        Raises:
+            DetectorError: its library or model file is missing.
+        """
+        if self._landmarks is None and self.faces.align:
+            from fer.faces.landmarks import make_landmarks
+
+            self._landmarks = make_landmarks(self.faces)
+        return self._landmarks
 
     def predict(self, crops: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Expressions of faces that are already cut out.
@@ -203,6 +218,7 @@ class Recognizer:
             margin=self.faces.margin,
             rgb=picture.rgb,
             reduction=picture.reduction,
+            landmarks=self.landmarks,
         )
 
 

@@ -136,10 +136,12 @@ def find_episodes(
 ) -> Iterator[Episode]:
     """Episodes of one person, in order.
 
-    One begins where an expression reaches `enter`. It ends where that falls below `leave`, where
-    another expression begins, or where the person is not seen for `max_gap` (at a low frame
-    rate: for one and a half frames). Between the two
-    bounds nothing changes, so a probability that wavers about one bound makes no two episodes.
+    An expression that reaches `enter` begins one. It is dated from the frame since which that
+    expression has led and been at `leave` or above: where the filter rises to a probability that
+    is never high, `enter` is reached only some frames after the change. It ends where that falls
+    below `leave`, where another expression begins, or where the person is not seen for `max_gap`
+    (at a low frame rate: for one and a half frames). Between the two bounds nothing changes, so a
+    probability that wavers about one bound makes no two episodes.
 
     Args:
         times: (n,), ascending, s.
@@ -154,6 +156,7 @@ def find_episodes(
     # At a low frame rate every two frames would be further apart than `max_gap`.
     longest = max(params.max_gap, 1.5 * float(np.median(gaps))) if len(gaps) else params.max_gap
     first, shown = 0, -1
+    free = 0  # no episode to come may reach back beyond this frame
 
     def closed(stop: int) -> Iterator[Episode]:
         stretch = slice(first, stop)
@@ -173,15 +176,21 @@ def find_episodes(
         )
 
     for place in range(len(times)):
-        if shown >= 0 and place and gaps[place - 1] > longest:
+        if place and gaps[place - 1] > longest:
             yield from closed(place)
-            shown = -1
+            shown, free = -1, place
         leader = int(best[place])
         enters = leader != shown and probabilities[place, leader] >= params.enter
         leaves = shown >= 0 and probabilities[place, shown] < params.leave
         if enters or leaves:
-            yield from closed(place)
-            first, shown = place, leader if enters else -1
+            start = place
+            while enters and start > free and best[start - 1] == leader:
+                if probabilities[start - 1, leader] < params.leave:
+                    break
+                start -= 1
+            yield from closed(start)
+            first, shown = start, leader if enters else -1
+            free = start
     yield from closed(len(times))
 
 

@@ -215,6 +215,7 @@ class _Run:
         faces = recognizer.faces
         side = min(faces.max_side, params.max_side)
         self.detector: Detector = make_detector(faces.model_copy(update={"max_side": side}))
+        self.landmarks = recognizer.landmarks
         self.run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self.stages = {"decode": 0.0, "detect": 0.0, "track": 0.0, "classify": 0.0, "write": 0.0}
         self.resumed = 0
@@ -352,13 +353,16 @@ class _Run:
                 tracked = tracker.update(
                     seen.grey, seen.frame.time, detections, cut=seen.cut, fresh=seen.fresh
                 )
-                margin, grey = self.recognizer.faces.margin, seen.grey
                 seen.faces = tuple(
-                    (one.track, one.detected, found_face(grey, one.box, margin)) for one in tracked
+                    (one.track, one.detected, self._found(seen.grey, one.box)) for one in tracked
                 )
                 seen.grey = seen.detections = None
                 self.stages["track"] += time.perf_counter() - clock
             yield seen
+
+    def _found(self, grey: Image, box: Detection) -> FoundFace:
+        margin = self.recognizer.faces.margin
+        return found_face(grey, box, margin, landmarks=self.landmarks)
 
     def _classified(self, frames: Iterator[_Seen]) -> Generator[_Seen, None, None]:
         """Probabilities, for the faces of several frames together."""

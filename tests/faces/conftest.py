@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from fer.errors import DetectorError
+from fer.faces.model_files import LANDMARKS, MMOD, model_file
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +18,26 @@ def astronaut() -> np.ndarray:
     from skimage.data import astronaut as picture
 
     return np.asarray(picture())
+
+
+@pytest.fixture(scope="session")
+def mmod_file() -> Path:
+    """dlib's CNN detector, where it is installed or TEST_MMOD names it."""
+    return _dlib_file(MMOD, "TEST_MMOD")
+
+
+@pytest.fixture(scope="session")
+def landmarks_file() -> Path:
+    """dlib's 5-point landmarks, where they are installed or TEST_LANDMARKS names them."""
+    return _dlib_file(LANDMARKS, "TEST_LANDMARKS")
+
+
+def _dlib_file(name: str, variable: str) -> Path:
+    named = os.environ.get(variable)
+    try:
+        return model_file(name, Path(named) if named else None, "this test", "nothing")
+    except DetectorError:
+        pytest.skip(f"dlib's {name} is not installed and {variable} does not name it")
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,21 @@ def test_edges_are_repeated_outside_the_frame() -> None:
     assert np.array_equal(crop[:24, 24:], np.tile(image[0, :24], (24, 1)))
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_tilted_square_is_cut_along_its_sides(turns: int) -> None:
+    """By quarter turns, whose result is known to the pixel."""
+    image = noise(200, 300)
+    box = Detection(100, 50, 148, 98, 1)
+    crop = crop_face(image, box, tilt=90.0 * turns)
+    assert np.array_equal(crop, np.rot90(image[50:98, 100:148], turns))
+
+
+def test_a_tilted_square_outside_the_frame_repeats_its_edge() -> None:
+    image = noise(100, 100)
+    crop = crop_face(image, Detection(-200, -200, -100, -100, 1), tilt=30.0)
+    assert (crop == image[0, 0]).all()
+
+
 @given(
     height=st.integers(1, 80),
     width=st.integers(1, 80),
@@ -64,12 +79,13 @@ def test_edges_are_repeated_outside_the_frame() -> None:
     top=st.floats(-200, 200),
     side=st.floats(0.01, 300),
     margin=st.floats(-0.5, 2),
+    tilt=st.just(0.0) | st.floats(-50, 50),
 )
 def test_any_box_gives_a_crop_of_levels_that_the_image_has(
-    height: int, width: int, left: float, top: float, side: float, margin: float
+    height: int, width: int, left: float, top: float, side: float, margin: float, tilt: float
 ) -> None:
     image = noise(height, width)
-    crop = crop_face(image, Detection(left, top, left + side, top + side, 1), margin)
+    crop = crop_face(image, Detection(left, top, left + side, top + side, 1), margin, tilt=tilt)
     assert crop.shape == (48, 48)
     assert crop.dtype == np.uint8
     assert image.min() <= crop.min() <= crop.max() <= image.max()

@@ -13,8 +13,14 @@ import numpy as np
 import pytest
 
 from fer.errors import DetectorError
+from fer.faces.crop import crop_face
+from fer.faces.cuts import correlation
 from fer.faces.detector import Detection, Detector, make_detector
 from fer.faces.dlib_detector import DlibHogDetector
+from fer.faces.finder import find_faces
+from fer.faces.landmarks import Landmarks, make_landmarks
+from fer.faces.mmod_detector import DlibMmodDetector
+from fer.faces.model_files import LANDMARKS, model_file
 from fer.faces.opencv_detector import YuNetDetector, to_detection
 from fer.params import FacesParams
 
@@ -33,11 +39,18 @@ class Case:
 REAL = ["opencv-yunet-real"] if os.environ.get("TEST_YUNET") else []
 
 
-@pytest.fixture(params=["dlib-hog", "opencv-yunet", *REAL])
+@pytest.fixture(params=["dlib-hog", "dlib-mmod", "opencv-yunet", *REAL])
 def case(request: pytest.FixtureRequest, astronaut: np.ndarray) -> Case:
     face = (175.0, 76.0, 266.0, 167.0)
     if request.param == "dlib-hog":
         return Case(DlibHogDetector, astronaut, face, 15)
+    if request.param == "dlib-mmod":
+        mmod: Path = request.getfixturevalue("mmod_file")
+        # The face and little else: the network takes seconds where HOG takes milliseconds.
+        near_face, place = astronaut[52:180, 156:284], (14.0, 16.0, 122.0, 124.0)
+        return Case(
+            lambda **more: DlibMmodDetector(mmod, **{"upsample": 0} | more), near_face, place, 25
+        )
     if request.param == "opencv-yunet":
         blob: Path = request.getfixturevalue("blob_yunet")
         image = np.zeros((320, 480, 3), np.uint8)
@@ -106,7 +119,7 @@ def test_states_what_it_is(case: Case) -> None:
     detector = case.make(max_side=777)
     assert detector.max_side == 777
     assert detector.smallest_face > 0
-    assert detector.name in {"dlib-hog", "opencv-yunet"}
+    assert detector.name in {"dlib-hog", "dlib-mmod", "opencv-yunet"}
     assert isinstance(detector.colour, bool)
 
 
@@ -189,3 +202,98 @@ def test_a_detection_scales() -> None:
     one = Detection(1, 2, 5, 10, 0.5)
     assert (one.width, one.height) == (4, 8)
     assert one.scaled(2) == Detection(2, 4, 10, 20, 0.5)
+
+
+FILES = [
+    ("mmod_human_face_detector.dat", "FER_MMOD", FacesParams(detector="dlib-mmod")),
+    ("shape_predictor_5_face_landmarks.dat", "FER_LANDMARKS", FacesParams(align=True)),
+]
+
+
+@pytest.mark.parametrize(("name", "setting", "params"), FILES)
+def test_a_missing_dlib_file_is_explained(
+    name: str, setting: str, params: FacesParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make() -> object:
+        return make_landmarks(params) if params.align else make_detector(params)
+
+    monkeypatch.setattr("fer.faces.model_files._places", lambda: iter([tmp_path / "share"]))
+    with pytest.raises(DetectorError) as caught:
+        make()
+    for words in (name, f"{setting} is unset", str(tmp_path / "share"), "pip install", "or set"):
+        assert words in str(caught.value)
+    monkeypatch.setenv(setting, str(tmp_path / "none.dat"))
+    with pytest.raises(DetectorError, match=f"{setting} names .* not a file"):
+        make()
+    bad = tmp_path / "bad.dat"
+    bad.write_bytes(b"no network")
+    monkeypatch.setenv(setting, str(bad))
+    with pytest.raises(DetectorError, match="dlib cannot load"):
+        make()
+    # Where packages put it, it is found without a setting.
+    monkeypatch.delenv(setting)
+    (tmp_path / "share").mkdir()
+    bad.rename(tmp_path / "share" / name)
+    with pytest.raises(DetectorError, match="dlib cannot load"):
+        make()
+
+
+def test_the_package_of_model_files_is_found_and_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own __init__ needs pkg_resources, which newer installations lack."""
+    package = tmp_path / "face_recognition_models"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("import no_such_module")
+    (package / "models" / LANDMARKS).write_bytes(b"")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = model_file(LANDMARKS, None, "faces.align", "nothing")
+    assert found == package / "models" / LANDMARKS
+
+
+def test_mmod_refuses_what_would_fill_the_memory(mmod_file: Path) -> None:
+    with pytest.raises(DetectorError, match=r"12 GB\. Set them lower"):
+        DlibMmodDetector(mmod_file)
+    assert DlibMmodDetector(mmod_file, upsample=0).smallest_face == 80
+    assert DlibMmodDetector(mmod_file, max_side=640).smallest_face == 40
+
+
+def test_no_landmarks_are_made_where_none_are_asked_for() -> None:
+    assert make_landmarks(FacesParams()) is None
+
+
+@pytest.mark.parametrize("lean", [-20, 0, 15])
+def test_landmarks_tell_how_a_face_leans(
+    landmarks_file: Path, astronaut: np.ndarray, lean: int
+) -> None:
+    grey = cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)
+    landmarks = Landmarks(landmarks_file)
+    face = Detection(175, 76, 266, 167, 1)
+    upright = landmarks.tilt(grey, face)
+    # Positive degrees turn OpenCV's picture to the left: the line of the eyes then rises.
+    turn = cv2.getRotationMatrix2D((220.5, 121.5), -lean, 1.0)
+    leaning = cv2.warpAffine(grey, turn, grey.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+    tilt = landmarks.tilt(np.asarray(leaning, np.uint8), face)
+    assert tilt - upright == pytest.approx(lean, abs=4)
+    straight = crop_face(np.asarray(leaning, np.uint8), face, tilt=tilt - upright)
+    plain = crop_face(grey, face)
+    assert correlation(straight.astype(float), plain.astype(float)) > 0.95
+
+
+def test_a_leaning_face_is_classified_upright(
+    landmarks_file: Path, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_LANDMARKS", str(landmarks_file))
+    grey = cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)
+    turn = cv2.getRotationMatrix2D((220.5, 121.5), -15, 1.0)
+    leaning = np.asarray(cv2.warpAffine(grey, turn, grey.shape[::-1]), np.uint8)
+    detector = DlibHogDetector()
+    landmarks = make_landmarks(FacesParams(align=True))
+    aligned = find_faces(leaning, detector, landmarks=landmarks)[0]
+    plain = find_faces(leaning, detector)[0]
+    wanted = find_faces(grey, detector, landmarks=landmarks)[0]
+    assert aligned.detection == plain.detection
+    like = [
+        correlation(one.crop.astype(float), wanted.crop.astype(float)) for one in (aligned, plain)
+    ]
+    assert like[0] > like[1]

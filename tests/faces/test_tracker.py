@@ -127,6 +127,38 @@ def test_detections_of_an_earlier_frame_are_carried_to_the_present() -> None:
     assert overlap(one.box, now) > 0.95
 
 
+def test_a_face_stays_in_a_flash_and_goes_when_covered() -> None:
+    tracker = Tracker()
+    grey, (face,) = scene([lambda _: (100, 10)], 0)
+    tracker.update(grey, 0.0, [face])
+    dark = (grey * 0.5).astype(np.uint8)
+    assert carry(Moment.of(grey, 0.0), Moment.of(dark, 0.1), [face]) == [None]
+    (one,) = tracker.update(dark, 0.04, None)
+    assert overlap(one.box, face) > 0.9
+    noise = np.random.default_rng(0).integers(0, 255, grey.shape, dtype=np.uint8)
+    assert tracker.update(noise, 0.08, None) == []
+
+
+def test_a_detectors_steps_of_size_are_evened_out() -> None:
+    """HOG gives a face at rest 60 px now and 72 px then; the classifier would see each step."""
+    tracker = Tracker()
+    grey, _ = scene([lambda _: (100, 10)], 0)
+    sizes = []
+    for frame in range(20):
+        half = 30 if frame % 2 else 36
+        (one,) = tracker.update(
+            grey, frame / FPS, [Detection(200 - half, 110 - half, 200 + half, 110 + half, frame)]
+        )
+        assert one.detected
+        assert one.box.score == frame
+        assert (one.box.left + one.box.right) / 2 == pytest.approx(200)
+        sizes.append(one.box.width)
+    assert max(sizes[8:]) - min(sizes[8:]) < 5
+    # Somebody else's box far off is taken as it is.
+    faces = tracker.update(grey, 1.0, [Detection(400, 80, 460, 140, 1.0)])
+    assert faces[-1].box == Detection(400, 80, 460, 140, 1.0)
+
+
 def test_a_tracker_goes_on_from_its_written_state() -> None:
     places: list[Place] = [lambda f: (10 + 2 * f, 5), lambda f: (330 - f, 10)]
     frames = [scene(places, frame) for frame in range(30)]

@@ -84,6 +84,24 @@ def test_episodes_of_a_plain_series() -> None:
     assert second.start == pytest.approx(3.0)
 
 
+def test_a_weak_expression_is_dated_where_it_took_the_lead() -> None:
+    """Smoothed, it reaches the bound a quarter of a second after the change."""
+    times = np.arange(90) / 30
+    values = smooth(times, showing((SAD, 45, 0.55), (HAPPY, 45, 0.55)), 0.15)
+    late = int(np.flatnonzero(values[:, HAPPY] >= 0.5)[0])
+    assert late > 45 + 5
+    first, second = find_episodes(times, values, TimelineParams())
+    assert (first.expression, second.expression) == ("sad", "happy")
+    assert second.start == pytest.approx(times[45], abs=1.1 / 30)
+    assert first.end < second.start
+    # Not beyond a gap, nor where it led below `leave`.
+    times[50:] += 2.0
+    assert [one.start for one in find_episodes(times, values, TimelineParams())][1] == times[50]
+    low = showing((NEUTRAL, 5, 0.2), (HAPPY, 5, 0.3), (HAPPY, 5, 0.4), (HAPPY, 20, 0.6))
+    (one,) = find_episodes(np.arange(35) / 30, low, TimelineParams())
+    assert one.start == pytest.approx(10 / 30)
+
+
 def test_wavering_between_the_bounds_is_one_episode() -> None:
     times = np.arange(60) / 30
     values = np.concatenate([showing((HAPPY, 2, one)) for one in [0.6, 0.4] * 15])
