@@ -29,7 +29,7 @@ from fer.registry.store import Progress
 from fer.registry.versions import Version, summarise, summary_record
 from fer.registry.writer import TRIES, author
 
-_HASHED_FIRST: Final = 64 << 20
+_HASHED_FIRST: Final = 16 << 20
 """Files up to this are checked before anything is sent, larger ones while they are."""
 
 

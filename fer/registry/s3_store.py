@@ -46,7 +46,7 @@ from fer.settings import settings
 
 _log = logging.getLogger(__name__)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_MULTIPART: Final = 64 << 20
+_MULTIPART: Final = 16 << 20
 """Larger files go up in parts and in parallel."""
 _ATTEMPTS: Final = 8
 """Tries of a conditional write that the server answers with 409 (a race is being settled)."""
