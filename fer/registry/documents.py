@@ -89,7 +89,12 @@ def state_key(name: str, number: int) -> str:
 
 def index_key(name: str, part: int) -> str:
     """Where the summaries of versions 100 x part + 1 to 100 x part + 100 lie."""
-    return f"models/{name}/index/{part}.json"
+    return f"{index_prefix(name)}{part}.json"
+
+
+def index_prefix(name: str) -> str:
+    """Where the index of a model lies."""
+    return f"models/{name}/index/"
 
 
 def pending_key(identity: str) -> str:

@@ -289,7 +289,9 @@ class _Collection:
             if old and (self.sweep is None or registry._purge(name, number)):
                 gone.add(number)
                 self.purged.append(f"{name}:{number}")
-        numbers = [number for number in registry._numbers(name) if number not in gone]
+        # Listed: what is deleted must not depend on a derived document.
+        present = registry._numbers(name, listed=True)
+        numbers = [number for number in present if number not in gone]
         needed: set[str] = set()
         with transfer_bar(f"Reading {name}", len(numbers), self.progress) as moved:
 

@@ -33,6 +33,8 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 # Formats whose usual loader unpickles, and so runs what the file says.
 _PICKLES = (".pkl", ".pickle", ".joblib", ".dill", ".pt", ".pth", ".ckpt", ".mar")
+# Whole Keras models, whose configuration may hold code (Lambda layers) or name any class.
+_KERAS = (".keras", ".h5", ".hdf5")
 _MAX_DEPTH = 32
 
 
@@ -62,6 +64,8 @@ def file_name_problem(name: str) -> str | None:
         return "is the manifest's own name"
     if name.lower().endswith(_PICKLES):
         return "is of a format that runs code when loaded"
+    if name.lower().endswith(_KERAS) and not name.lower().endswith(".weights.h5"):
+        return "is a whole Keras model, which may hold code; keep its weights (NAME.weights.h5)"
     return None
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from fer.errors import ConflictError, NotFoundError
+from fer.errors import ConflictError, NotFoundError, StoreError, UnavailableError
 from fer.registry.aliases import AliasMover
 from fer.registry.catalog import in_parallel
 from fer.registry.documents import (
@@ -21,12 +21,16 @@ from fer.registry.documents import (
     version_key,
 )
 from fer.registry.garbage import pending
-from fer.registry.manifest import MANIFEST
-from fer.registry.package import ModelPackage
+from fer.registry.manifest import MANIFEST, PackageFile
+from fer.registry.package import ModelPackage, check_file
 from fer.registry.progress import transfer_bar
 from fer.registry.reference import check_name
+from fer.registry.store import Progress
 from fer.registry.versions import Version, summarise, summary_record
 from fer.registry.writer import TRIES, author
+
+_HASHED_FIRST: Final = 16 << 20
+"""Files up to this are checked before anything is sent, larger ones while they are."""
 
 
 class Publisher(AliasMover):
@@ -69,7 +73,11 @@ class Publisher(AliasMover):
             PackageError: the package is not whole.
             StoreError: the store refuses; nothing became visible.
         """
-        package = folder if isinstance(folder, ModelPackage) else ModelPackage.open(folder)
+        package = (
+            folder
+            if isinstance(folder, ModelPackage)
+            else ModelPackage.open(folder, hash_up_to=_HASHED_FIRST)
+        )
         name = check_name(package.name)
         self._begin_writing()
         blobs = {package.digest, *(file.sha256 for file in package.manifest.files.values())}
@@ -78,26 +86,41 @@ class Publisher(AliasMover):
             return self._commit(name, package, note, origin)
 
     def _upload(self, package: ModelPackage, progress: bool) -> None:
-        blobs = {entry.sha256: package.file(name) for name, entry in package.manifest.files.items()}
-        sizes = {entry.sha256: entry.size for entry in package.manifest.files.values()}
-        blobs[package.digest] = package.folder / MANIFEST
-        sizes[package.digest] = blobs[package.digest].stat().st_size
-        with transfer_bar(f"Registering {package.name}", sum(sizes.values()), progress) as moved:
+        manifest = package.folder / MANIFEST
+        whole = PackageFile(size=manifest.stat().st_size, sha256=package.digest)
+        files: dict[PackageFile, list[Path]] = {whole: [manifest]}
+        for name, entry in package.manifest.files.items():
+            files.setdefault(entry, []).append(package.file(name))
+        # Large files first: they decide how long it takes.
+        waiting = sorted(files.items(), key=lambda item: -item[0].size)
+        total = sum(entry.size for entry in files)
+        with transfer_bar(f"Registering {package.name}", total, progress) as moved:
+            in_parallel(lambda item: self._send(*item, moved), waiting, workers=4)
 
-            def send(digest: str) -> None:
-                stat = self.store.head(blob_key(digest))
-                if stat is not None and stat.size == sizes[digest]:
-                    moved(sizes[digest])
-                    return
-                self.store.upload_from(blob_key(digest), blobs[digest], digest, moved)
-
-            in_parallel(send, list(blobs), workers=4)
+    def _send(self, entry: PackageFile, paths: list[Path], moved: Progress) -> None:
+        """Upload a file of the package, unless the store has it; `paths` are its copies."""
+        large = entry.size > _HASHED_FIRST
+        stat = self.store.head(blob_key(entry.sha256))
+        if stat is None or stat.size != entry.size:
+            try:
+                self.store.upload_from(blob_key(entry.sha256), paths[0], entry.sha256, moved)
+            except UnavailableError:
+                raise
+            except StoreError:
+                # Where the file is not what the manifest says, say that instead.
+                check_file(paths[0], entry)
+                raise
+            paths = paths[1:]
+        else:
+            moved(entry.size)
+        for path in paths:
+            check_file(path, entry, hashed=large)
 
     def _commit(
         self, name: str, package: ModelPackage, note: str, origin: dict[str, Any] | None
     ) -> Version:
         """Create the version document under the first number that is free."""
-        number = max(self._present_numbers(name), default=0)
+        number = max(self._known_numbers(name), default=0)
         for _ in range(TRIES * 20):
             if (known := self._registered(name, package.digest, number)) is not None:
                 return known
@@ -116,7 +139,7 @@ class Publisher(AliasMover):
                 self.store.create_if_absent(version_key(name, number + 1), document.to_bytes())
             except ConflictError:
                 # Others may have gone on by several; a listing may lag behind the conflict.
-                number = max([number + 1, *self._present_numbers(name)])
+                number = max([number + 1, *self._known_numbers(name)])
                 continue
             self._settle_version(document, fresh=True)
             return Version.of(document)

@@ -31,8 +31,8 @@ from fer.errors import (
     UnavailableError,
 )
 from fer.registry.s3_errors import code_of, explain, is_missing_key, not_s3
+from fer.registry.s3_transfer import read_parts, upload_parts
 from fer.registry.store import (
-    BLOCK,
     MAX_DOCUMENT,
     Progress,
     Stat,
@@ -46,7 +46,7 @@ from fer.settings import settings
 
 _log = logging.getLogger(__name__)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_MULTIPART: Final = 64 << 20
+_MULTIPART: Final = 16 << 20
 """Larger files go up in parts and in parallel."""
 _ATTEMPTS: Final = 8
 """Tries of a conditional write that the server answers with 409 (a race is being settled)."""
@@ -176,39 +176,22 @@ class S3Store(Store):
         return Stat(key, answer["ContentLength"], answer["LastModified"].timestamp())
 
     def read(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        more = {"Range": f"bytes={offset}-"} if offset else {}
         with self._explained("s3:GetObject", key):
             try:
-                answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **more)
+                yield from read_parts(self._client, self.bucket, self._key(key), offset)
             except Exception as error:
                 if is_missing_key(error):
                     raise missing(self.url, key) from None
                 if code_of(error)[1] == 416:  # nothing lies beyond the offset
                     return
                 raise
-            with closing(answer["Body"]) as body:
-                if offset and "ContentRange" not in answer:
-                    # A server that ignores ranges starts at the beginning.
-                    _skip(body, offset)
-                while block := body.read(BLOCK):
-                    yield block
 
     def upload_from(
         self, key: str, path: Path, sha256: str, progress: Progress | None = None
     ) -> None:
         with self._explained("s3:PutObject", key):
             if path.stat().st_size > _MULTIPART:
-                from boto3.s3.transfer import TransferConfig
-
-                self._client.upload_file(
-                    str(path),
-                    self.bucket,
-                    self._key(key),
-                    Callback=progress,
-                    Config=TransferConfig(
-                        multipart_threshold=_MULTIPART, multipart_chunksize=16 << 20
-                    ),
-                )
+                upload_parts(self._client, self.bucket, self._key(key), path, sha256, progress)
                 return
             with path.open("rb") as file:
                 self._client.put_object(
@@ -325,17 +308,12 @@ class S3Store(Store):
     @contextmanager
     def _explained(self, doing: str, key: str) -> Iterator[None]:
         """Turn what boto3 raises into errors that say what to do."""
-        from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             yield
         except FerError:
             raise
-        except Boto3Error as error:
-            # upload_file wraps the client's error.
-            cause = error.__context__ if isinstance(error.__context__, Exception) else error
-            raise self._meaning(cause, doing, key) from error
         except (BotoCoreError, ClientError) as error:
             raise self._meaning(error, doing, key) from error
 
@@ -398,8 +376,3 @@ def _send_at_once(request: Any, **_: Any) -> None:
     """
     if isinstance(request.data, bytes | io.BytesIO):
         del request.headers["Expect"]  # no error where it is not there
-
-
-def _skip(body: Any, count: int) -> None:
-    while count > 0 and (block := body.read(min(BLOCK, count))):
-        count -= len(block)

@@ -20,6 +20,7 @@ class Faults:
     cut_after: int | None = None  # closes a GET's connection after that many body bytes ...
     cuts: int = 0  # ... this many times
     lose_answers: int = 0  # forwards that many conditional PUTs and closes without the answer
+    lose_completions: int = 0  # the same for the last request of an upload in parts
     down: bool = False  # closes every connection without an answer
     html: int | None = None  # answers every request with a web page of this status
     flip: bool = False  # flips a bit of every blob
@@ -77,6 +78,12 @@ class _Handler(BaseHTTPRequestHandler):
             connection.close()
         if self.command == "PUT" and conditional and faults.lose_answers > 0:
             faults.lose_answers -= 1
+            self.close_connection = True
+            self.connection.close()
+            return
+        completion = self.command == "POST" and "uploadId=" in self.path
+        if completion and faults.lose_completions > 0:
+            faults.lose_completions -= 1
             self.close_connection = True
             self.connection.close()
             return

@@ -256,3 +256,31 @@ def test_a_writer_that_died_before_the_index(
     registry.store.delete(index_key("faces", 0))
     registry.register(make_package(3, size=100).folder)
     assert registry.store.get(index_key("faces", 0)).data == before
+
+
+def test_a_long_history_is_not_listed(
+    registry: Registry, make_package: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (catalog, publish):
+        monkeypatch.setattr(module, "INDEXED", 2)
+    monkeypatch.setattr(catalog, "_LONG", 4)
+    monkeypatch.setattr(catalog, "_READERS", 2)
+    for seed in range(1, 8):
+        registry.register(make_package(seed, size=100).folder)
+    registry.store.delete(index_key("faces", 2))  # so the end is three versions further on
+    listed: list[str] = []
+    original = registry.store.list
+
+    def listing(prefix: str = "") -> Any:
+        listed.append(prefix)
+        return original(prefix)
+
+    monkeypatch.setattr(registry.store, "list", listing)
+    assert [one.number for one in registry.summaries("faces")] == list(range(1, 8))
+    assert registry.resolve("faces@latest").number == 7
+    assert registry.register(make_package(8, size=100).folder).number == 8
+    assert "models/faces/versions/" not in listed
+    # An index of versions that do not exist leads nobody astray.
+    registry.store.put(index_key("faces", 50), registry.store.get(index_key("faces", 0)).data)
+    assert [one.number for one in registry.summaries("faces")] == list(range(1, 9))
+    assert registry.register(make_package(9, size=100).folder).number == 9

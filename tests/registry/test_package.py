@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from fer.errors import PackageError
+from fer.files import sha256_of
 from fer.registry import ModelPackage, write_package
 
 
@@ -131,6 +134,28 @@ def test_a_huge_manifest_is_not_read(make_package) -> None:
     with (package.folder / "manifest.json").open("wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(PackageError, match=r"more than 1,048,576 bytes"):
+        ModelPackage.open(package.folder)
+
+
+def test_a_keras_model_with_code_is_refused(make_package, tmp_path: Path) -> None:
+    layer = {"class_name": "Lambda", "config": {"function": {"class_name": "__lambda__"}}}
+    config = {"class_name": "Sequential", "config": {"layers": [layer]}}
+    path = tmp_path / "unsafe.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps(config))
+    package = make_package()
+    files = {"model.onnx": package.file("model.onnx"), "unsafe.keras": path}
+    with pytest.raises(
+        PackageError, match=r"'unsafe\.keras' is a whole Keras model.*may hold code"
+    ):
+        write_package(
+            tmp_path / "p", name="faces", description="", files=files, metrics={}, lineage={}
+        )
+    shutil.copyfile(path, package.folder / "unsafe.keras")
+    manifest = json.loads((package.folder / "manifest.json").read_text())
+    manifest["files"]["unsafe.keras"] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+    (package.folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PackageError, match=r"may hold code.*Nothing of it was loaded"):
         ModelPackage.open(package.folder)
 
 

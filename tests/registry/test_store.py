@@ -129,6 +129,8 @@ def test_files_go_and_come_with_offsets(store: Store, tmp_path: Path) -> None:
     assert target.read_bytes() == data
     assert sum(moved) == len(data) - 1_000_001
     assert b"".join(store.read("blob", len(data))) == b""
+    store.put("empty", b"")
+    assert b"".join(store.read("empty")) == b""
     with pytest.raises(NotFoundError):
         store.download_to("absent", tmp_path / "other")
 
