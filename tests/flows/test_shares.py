@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -65,14 +66,19 @@ def local_cluster() -> Iterator[Any]:
 def recorded(output: Path) -> Counter[str]:
     import pyarrow.parquet as pq
 
-    rows = [row for path in output.glob("parts/*") for row in pq.read_table(path).to_pylist()]
+    parts = [pq.read_table(path) for path in output.glob("parts/*.parquet")]
+    rows = [row for part in parts for row in part.to_pylist()]
     return Counter(row["uri"].rsplit("/", 1)[-1] for row in rows if not row["face"])
 
 
 def workers() -> list[psutil.Process]:
     """Worker processes of this test's cluster."""
-    children = psutil.Process().children(recursive=True)
-    return [one for one in children if any("spawn_main" in text for text in one.cmdline())]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if any("spawn_main" in text for text in child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.mark.slow
@@ -85,15 +91,13 @@ class TestFlow:
         killed: list[int] = []
 
         def kill() -> None:
-            """The one worker after the first part, the other one after the second."""
+            """One worker after the first part, another one after the second."""
             deadline = time.monotonic() + 600
-            first: list[psutil.Process] = []
             while len(killed) < 2 and time.monotonic() < deadline:
-                first = first or workers()
                 if len(list(out.glob("parts/*.parquet"))) > len(killed):
-                    victim = first[len(killed)]
-                    os.kill(victim.pid, signal.SIGKILL)
-                    killed.append(victim.pid)
+                    for victim in [one.pid for one in workers() if one.pid not in killed][:1]:
+                        os.kill(victim, signal.SIGKILL)
+                        killed.append(victim)
                 time.sleep(0.02)
 
         # As a worker of Prefect loads it: not under the name flows.batch.
