@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -45,7 +46,8 @@ class Section(BaseModel):
     @model_validator(mode="after")
     def _ranges_ascend(self) -> Self:
         for name, value in self:
-            if isinstance(value, tuple) and len(value) == 2 and value[0] > value[1]:
+            numbers = isinstance(value, tuple) and all(isinstance(one, float) for one in value)
+            if numbers and len(value) == 2 and value[0] > value[1]:
                 raise ValueError(f"{name}: {list(value)} has its bounds the wrong way round")
         return self
 
@@ -122,14 +124,31 @@ class AugmentParams(Section):
     rotation: float = Field(ge=0, le=45)
     brightness: float = Field(ge=0, le=1)
     contrast: float = Field(ge=0, lt=1)
+    far: Share
+    noise: Share
     erase: Share
     erase_area: Range
+
+
+class SizeParams(Section):
+    """Epochs of progressive resizing at one size."""
+
+    size: int = Field(ge=32, le=260)
+    epochs: int = Field(ge=1)
+
+
+class MixupParams(Section):
+    """Blended pairs of training images."""
+
+    alpha: float = Field(ge=0)
+    off_epochs: int = Field(ge=0)
 
 
 class TrainParams(Section):
     """Stage train."""
 
     input_size: int = Field(ge=32, le=260)
+    smaller_first: tuple[SizeParams, ...]
     weights: str
     batch_size: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
@@ -139,12 +158,32 @@ class TrainParams(Section):
     head: HeadParams
     finetune: FinetuneParams
     early_stopping: EarlyStoppingParams
+    mixup: MixupParams
     augment: AugmentParams
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of both phases."""
+        return self.head.epochs + self.finetune.epochs
+
+    def size_in(self, epoch: int) -> int:
+        """Input size in an epoch, in pixels; epochs count from 1."""
+        for one in self.smaller_first:
+            if epoch <= one.epochs:
+                return one.size
+            epoch -= one.epochs
+        return self.input_size
+
+    def mixup_in(self, epoch: int) -> float:
+        """Mixup's alpha in an epoch; 0 in the last ones, which see faces as they are."""
+        return self.mixup.alpha if epoch <= self.epochs - self.mixup.off_epochs else 0.0
 
     @model_validator(mode="after")
     def _some_epochs(self) -> Self:
-        if self.head.epochs + self.finetune.epochs == 0:
+        if self.epochs == 0:
             raise ValueError("head.epochs and finetune.epochs are both 0: nothing would train")
+        if self.smaller_first and self.epochs <= sum(one.epochs for one in self.smaller_first):
+            raise ValueError("smaller_first leaves no epoch at input_size")
         return self
 
 
@@ -250,13 +289,41 @@ class MonitoringParams(Section):
         return self
 
 
+def _changes_of(section: type[Section]) -> Any:
+    """The section with every key optional, and so with the sections in it."""
+    fields: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        kind: Any = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            kind = _changes_of(kind)
+        fields[name] = (kind | None, None)
+    return create_model(f"{section.__name__}Changes", __base__=Section, **fields)
+
+
+if TYPE_CHECKING:
+    TrainChanges = TrainParams
+else:
+    TrainChanges = _changes_of(TrainParams)
+
+ProfileName = Literal["cpu", "gpu"]
+
+
+class ProfilesParams(Section):
+    """What each profile changes in `train`. Values are checked where they have been put there."""
+
+    cpu: TrainChanges
+    gpu: TrainChanges
+
+
 class Params(Section):
-    """The whole file."""
+    """The whole file. `train` is what the chosen profile makes of the section of that name."""
 
     seed: int = Field(ge=0, lt=2**31)
     data: DataParams
     validate_: ValidateParams = Field(alias="validate")
     prepare: PrepareParams
+    profile: ProfileName
+    profiles: ProfilesParams
     train: TrainParams
     evaluate: EvaluateParams
     package: PackageParams
@@ -264,6 +331,31 @@ class Params(Section):
     faces: FacesParams
     video: VideoParams = VideoParams()
     monitoring: MonitoringParams = MonitoringParams()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profile_changes_train(cls, document: Any) -> Any:
+        """Give `train` what the chosen profile says; what is of another type fails later."""
+        if not isinstance(document, dict):
+            return document
+        train, profiles = document.get("train"), document.get("profiles")
+        if not isinstance(profiles, dict) or not isinstance(train, dict):
+            return document
+        chosen = profiles.get(document.get("profile", "cpu"))
+        return (
+            document | {"train": _merged(train, chosen)} if isinstance(chosen, dict) else document
+        )
+
+
+def _merged(section: dict[Any, Any], changes: dict[Any, Any]) -> dict[Any, Any]:
+    """A section of params.yaml with some of its keys, at any depth, replaced."""
+    both = dict(section)
+    for key, value in changes.items():
+        inner = both.get(key)
+        both[key] = (
+            _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        )
+    return both
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -303,6 +395,14 @@ class _Loader(yaml.SafeLoader):
 
 def parse_params(document: dict[Any, Any], origin: str = "params") -> Params:
     """Check an already parsed document; see `load_params`."""
+    params = _validated(document, origin)
+    for profile in get_args(ProfileName):
+        if profile != params.profile:
+            _validated(document | {"profile": profile}, f"{origin} with profile {profile}")
+    return params
+
+
+def _validated(document: dict[Any, Any], origin: str) -> Params:
     try:
         return Params.model_validate(document)
     except ValidationError as error:
@@ -343,13 +443,14 @@ def _suggestion(location: tuple[str, ...]) -> str:
     section: type[BaseModel] = Params
     for part in location[:-1]:
         for name, field in section.model_fields.items():
-            annotation = field.annotation
             if (field.alias or name) != part:
                 continue
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                section = annotation
-            elif get_origin(annotation) is dict:
-                names = [str(key) for key in get_args(get_args(annotation)[0])]
+            kinds = (field.annotation, *get_args(field.annotation))
+            inner = [one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)]
+            if inner:
+                section = inner[0]
+            elif get_origin(field.annotation) is dict:
+                names = [str(key) for key in get_args(get_args(field.annotation)[0])]
                 return _nearest(location, names)
             break
     names = [field.alias or name for name, field in section.model_fields.items()]

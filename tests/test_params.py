@@ -38,7 +38,9 @@ KEYS = list(keys(DOCUMENT))
 OPTIONAL = {
     key
     for key in KEYS
-    if (key[0] == "faces" and len(key) == 2) or key[0] in {"video", "monitoring"}
+    if (key[0] == "faces" and len(key) == 2)
+    or key[0] in {"video", "monitoring"}
+    or (key[0] == "profiles" and len(key) > 2)
 }
 
 
@@ -170,9 +172,43 @@ def test_a_long_value_is_not_repeated_whole() -> None:
 def test_two_phases_of_no_epochs_train_nothing() -> None:
     document = with_value("train.head.epochs", 0)
     document["train"]["finetune"]["epochs"] = 0
+    document["train"]["smaller_first"] = []
     assert "nothing would train" in complaint(document)
     document["train"]["head"]["epochs"] = 1
     parse_params(document)
+
+
+def test_sizes_of_progressive_resizing() -> None:
+    train = parse_params(
+        with_value("train.smaller_first", [{"size": 32, "epochs": 2}, {"size": 48, "epochs": 1}])
+    ).train
+    sizes = [train.size_in(epoch) for epoch in range(1, 6)]
+    assert sizes == [32, 32, 48, train.input_size, train.input_size]
+    everything = [{"size": 32, "epochs": train.epochs}]
+    assert "no epoch at input_size" in complaint(with_value("train.smaller_first", everything))
+    misspelt = complaint(with_value("train.smaller_first", [{"sise": 32, "epochs": 1}]))
+    assert misspelt.endswith("did you mean 'train.smaller_first.0.size'?")
+
+
+def test_mixup_is_off_in_the_last_epochs() -> None:
+    train = parse_params(with_value("train.mixup", {"alpha": 0.4, "off_epochs": 2})).train
+    last = [train.mixup_in(train.epochs + ahead) for ahead in (-2, -1, 0)]
+    assert last == [0.4, 0, 0]
+
+
+def test_the_chosen_profile_changes_what_it_names() -> None:
+    document = with_value("profiles.gpu", {"batch_size": 7, "finetune": {"epochs": 99}})
+    assert parse_params(document).train == parse_params(copy.deepcopy(DOCUMENT)).train
+    document["profile"] = "gpu"
+    train = parse_params(document).train
+    assert (train.batch_size, train.finetune.epochs) == (7, 99)
+    assert train.finetune.learning_rate == DOCUMENT["train"]["finetune"]["learning_rate"]
+    assert parse_params(document).model_dump()["train"]["batch_size"] == 7
+
+
+def test_the_profile_that_is_not_chosen_is_checked_too() -> None:
+    message = complaint(with_value("profiles.gpu.batch_size", 0))
+    assert message.startswith("params with profile gpu: 'train.batch_size'")
 
 
 def test_several_faults_are_counted_the_misspelt_first() -> None:

@@ -1,8 +1,8 @@
 """Random changes of training faces, inside the graph and off when predicting.
 
 Flip, shift, scale and rotation are one affine map, so a face is resampled once and stays as
-sharp as it can; light and erasing follow. All randomness comes from one seeded generator whose
-state is saved with the weights, so a resumed run goes on where it stopped.
+sharp as it can; distance, light, noise and erasing follow. All randomness comes from one seeded
+generator whose state is saved with the weights, so a resumed run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FaceAugmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
         images = ops.cast(images, "float32")
         if not training:
             return images
-        return self._erase(self._light(self._move(images)))
+        return self._erase(self._noise(self._light(self._distance(self._move(images)))))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -70,6 +70,17 @@ class FaceAugmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
             images, transform, interpolation="bilinear", fill_mode="reflect"
         )
 
+    def _distance(self, images: Any) -> Any:
+        """Blur some as if they had been taken from up to twice as far, and enlarged."""
+        if not self.params.far:
+            return images
+        count, side = ops.shape(images)[0], images.shape[1]
+        chosen = ops.cast(self._uniform(count, 0, 1) < self.params.far, "float32")
+        share = _each(chosen * self._uniform(count, 0, 1))
+        reduced = ops.average_pool(images, 2, padding="same")
+        far = ops.image.resize(reduced, (side, side), interpolation="bilinear")
+        return images + share * (far - images)
+
     def _light(self, images: Any) -> Any:
         """Change contrast about each image's mean, and brightness."""
         count = ops.shape(images)[0]
@@ -79,9 +90,19 @@ class FaceAugmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
         changed = (images - mean) * _each(contrast) + mean + _each(brightness)
         return ops.clip(changed, 0, 255)
 
+    def _noise(self, images: Any) -> Any:
+        """Add the noise of a sensor, of another strength in each image."""
+        if not self.params.noise:
+            return images
+        strength = self._uniform(ops.shape(images)[0], 0, self.params.noise) * 255
+        noise = keras.random.normal(ops.shape(images), seed=self.seed_generator)
+        return ops.clip(images + _each(strength) * noise, 0, 255)
+
     def _erase(self, images: Any) -> Any:
         """Cover one rectangle with one grey level (Zhong et al., Random Erasing, 2017)."""
         params = self.params
+        if not params.erase:
+            return images
         count, side = ops.shape(images)[0], images.shape[1]
         chosen = self._uniform(count, 0, 1) < params.erase
         area = self._uniform(count, *params.erase_area) * side * side

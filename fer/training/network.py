@@ -69,10 +69,13 @@ def build_backbone() -> keras.Model:
     """
     import keras
 
-    model: keras.Model = keras.applications.EfficientNetB2(
-        include_top=False, weights=None, input_shape=(None, None, 3), name="backbone"
+    from fer.training.batch_norm import with_fused_batch_norm
+
+    return with_fused_batch_norm(
+        keras.applications.EfficientNetB2(
+            include_top=False, weights=None, input_shape=(None, None, 3), name="backbone"
+        )
     )
-    return model
 
 
 def build_network(config: NetworkConfig, backbone: keras.Model | None = None) -> keras.Model:
@@ -82,19 +85,37 @@ def build_network(config: NetworkConfig, backbone: keras.Model | None = None) ->
     """
     import keras
 
-    backbone = backbone or build_backbone()
-    faces = keras.Input((config.side, config.side, 1), name="faces")
+    layers = [
+        keras.layers.Concatenate(name="grey_to_rgb"),
+        backbone or build_backbone(),
+        keras.layers.GlobalAveragePooling2D(name="pool"),
+        # Brings features of any backbone to one scale, without which the first phase diverges.
+        keras.layers.BatchNormalization(name="feature_norm"),
+        keras.layers.Dropout(config.dropout, name="dropout"),
+        # Logits stay float32 under mixed precision: a half-precision softmax loses small classes.
+        keras.layers.Dense(len(config.classes), dtype="float32", name="logits"),
+    ]
+    return _chained(layers, config.side, config.input_size)
+
+
+def at_size(network: keras.Model, input_size: int) -> keras.Model:
+    """The same layers, and so the same weights, with faces enlarged to another size."""
+    side = network.input_shape[1]
+    layers = [one for one in network.layers if one.name not in ("faces", "enlarge")]
+    return _chained(layers, side, input_size)
+
+
+def _chained(layers: list[Any], side: int, input_size: int) -> keras.Model:
+    import keras
+
+    faces = keras.Input((side, side, 1), name="faces")
     x = faces
-    if config.input_size != config.side:
-        x = keras.layers.Resizing(
-            config.input_size, config.input_size, interpolation="bilinear", name="enlarge"
-        )(x)
-    x = keras.layers.Concatenate(name="grey_to_rgb")([x, x, x])
-    x = backbone(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    # Brings features of any backbone to one scale, without which the first phase diverges.
-    x = keras.layers.BatchNormalization(name="feature_norm")(x)
-    x = keras.layers.Dropout(config.dropout, name="dropout")(x)
-    # Logits stay float32 under mixed precision: a half-precision softmax loses small classes.
-    logits = keras.layers.Dense(len(config.classes), dtype="float32", name="logits")(x)
-    return keras.Model(faces, logits, name="fer")
+    if input_size != side:
+        x = keras.layers.Resizing(input_size, input_size, interpolation="bilinear", name="enlarge")(
+            x
+        )
+    to_rgb, *others = layers
+    x = to_rgb([x, x, x])
+    for layer in others:
+        x = layer(x)
+    return keras.Model(faces, x, name="fer")

@@ -20,12 +20,12 @@ from fer.files import sha256_of, write_json
 from fer.params import Params, TrainParams
 from fer.progress import Progress
 from fer.training.augmentation import FaceAugmentation
-from fer.training.batches import EpochBatches
+from fer.training.batches import Batch, EpochBatches
 from fer.training.checkpoint import Checkpoint, EpochRecord, Phase, RunState, run_key
 from fer.training.curves import DvcLiveCurves, write_history
 from fer.training.devices import Devices, configure, data_parallel
 from fer.training.guard import workflow_alive
-from fer.training.network import NetworkConfig, build_backbone, build_network
+from fer.training.network import NetworkConfig, at_size, build_backbone, build_network
 from fer.training.weights import initial_weights, load_initial_weights
 
 _VALIDATION_BATCH: Final = 256
@@ -50,86 +50,83 @@ class Trainer:
             seed=seed,
             epoch=0,
         ).steps
-        config = NetworkConfig(input_size=params.input_size, dropout=params.dropout)
-        self.config = config
+        self.config = NetworkConfig(input_size=params.input_size, dropout=params.dropout)
         self.backbone = build_backbone()
         self.initial_weights = load_initial_weights(self.backbone, params.weights)
-        self.network = build_network(config, self.backbone)
-        self.model = keras.Sequential(
-            [
-                keras.Input((config.side, config.side, 1)),
-                FaceAugmentation(params.augment, seed, name="augmentation"),
-                self.network,
-            ],
-            name="training",
-        )
+        self.network = build_network(self.config, self.backbone)
+        self.augmentation = FaceAugmentation(params.augment, seed, name="augmentation")
+        self.phase: Phase | None = None
+        self.size: int | None = None
+        self.model = self.network
 
     def phase_of(self, epoch: int) -> Phase:
         """The phase of an epoch; epochs count from 1."""
         return "head" if epoch <= self.params.head.epochs else "finetune"
 
-    @property
-    def epochs(self) -> int:
-        """Epochs of both phases."""
-        return self.params.head.epochs + self.params.finetune.epochs
-
-    def compile(self, phase: Phase) -> None:
-        """Set what trains in a phase, with a fresh optimizer."""
-        params = self.params
+    def prepare(self, epoch: int) -> None:
+        """Set what trains in an epoch, and at which size; a new phase has a fresh optimizer."""
+        phase, size = self.phase_of(epoch), self.params.size_in(epoch)
+        if (phase, size) == (self.phase, self.size):
+            return
+        optimizer = self.model.optimizer if phase == self.phase else self._optimizer(phase)
         self.backbone.trainable = phase == "finetune"
-        if phase == "head":
-            optimizer = keras.optimizers.AdamW(params.head.learning_rate)
-        else:
-            tune = params.finetune
-            warmup = max(1, round(tune.warmup_epochs * self.steps))
-            schedule = keras.optimizers.schedules.CosineDecay(
-                initial_learning_rate=0.0,
-                warmup_target=tune.learning_rate,
-                warmup_steps=warmup,
-                decay_steps=max(1, tune.epochs * self.steps - warmup),
-            )
-            optimizer = keras.optimizers.AdamW(
-                schedule, weight_decay=tune.weight_decay, global_clipnorm=tune.clip_norm
-            )
-            # Biases and batch-norm scales hold no capacity to shrink (Loshchilov and Hutter).
-            optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        if size != self.size:
+            self.model = self._model(size)
         self.model.compile(
-            optimizer=optimizer, loss=_smoothed_loss(params.label_smoothing), metrics=["accuracy"]
+            optimizer=optimizer,
+            loss=keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=self.params.label_smoothing
+            ),
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         )
-        optimizer.build(self.model.trainable_variables)
-        if self.devices.count > 1 and self.devices.backend == "tensorflow":
-            # Keras builds the metrics with the first batch it gets, averaged over the devices: that
-            # uses up a batch of an iterator, and fails where the shares are uneven.
-            first = slice(0, self.devices.count)
-            self.model.evaluate(
-                self.train.pixels[first][..., None],
-                self.train.expression[first].astype("int32"),
-                verbose=0,
-            )
+        if phase != self.phase:
+            optimizer.build(self.model.trainable_variables)
+        self.phase, self.size = phase, size
+
+    def _model(self, size: int) -> keras.Model:
+        """Augmentation and network, with faces enlarged to a size."""
+        side = self.config.side
+        network = self.network if size == self.config.input_size else at_size(self.network, size)
+        layers = [keras.Input((side, side, 1)), self.augmentation, network]
+        return keras.Sequential(layers, name="training")
+
+    def _optimizer(self, phase: Phase) -> keras.Optimizer:
+        if phase == "head":
+            return keras.optimizers.AdamW(self.params.head.learning_rate)
+        tune = self.params.finetune
+        warmup = max(1, round(tune.warmup_epochs * self.steps))
+        schedule = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            warmup_target=tune.learning_rate,
+            warmup_steps=warmup,
+            decay_steps=max(1, tune.epochs * self.steps - warmup),
+        )
+        optimizer = keras.optimizers.AdamW(
+            schedule, weight_decay=tune.weight_decay, global_clipnorm=tune.clip_norm
+        )
+        # Biases and batch-norm scales hold no capacity to shrink (Loshchilov and Hutter).
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return optimizer
 
     def run(self, checkpoint: Checkpoint, each_epoch: Callable[[RunState], None]) -> RunState:
         """Train from where the checkpoint is to the end; the best weights end in the network."""
         state, weights = checkpoint.load()
-        phase: Phase | None = None
         if weights is not None:
-            phase = self.phase_of(state.history[-1].epoch)
-            self.compile(phase)
+            self.prepare(state.history[-1].epoch)
             self.model.load_weights(weights)
             each_epoch(state)
-        for epoch in range(len(state.history) + 1, self.epochs + 1):
+        for epoch in range(len(state.history) + 1, self.params.epochs + 1):
             if state.stopped_epoch is not None:
                 break
-            if self.phase_of(epoch) != phase:
-                phase = self.phase_of(epoch)
-                self.compile(phase)
-            state.history.append(self._epoch(epoch, phase))
+            self.prepare(epoch)
+            state.history.append(self._epoch(epoch))
             best = self._judge(state)
             checkpoint.save(state, self.model.save_weights, best=best)
             each_epoch(state)
         best_record = state.best
         if best_record is None or not checkpoint.best_weights.exists():
             raise TrainingError("No epoch ended with a finite validation loss; lower the rates.")
-        self.compile(best_record.phase)
+        self.prepare(best_record.epoch)
         self.model.load_weights(checkpoint.best_weights)
         return state
 
@@ -143,7 +140,8 @@ class Trainer:
             fresh = np.random.SeedSequence((self.seed, epoch, number)).generate_state(2)
             state.assign(fresh.astype(np.uint32))
 
-    def _epoch(self, epoch: int, phase: Phase) -> EpochRecord:
+    def _epoch(self, epoch: int) -> EpochRecord:
+        assert self.phase is not None  # noqa: S101 - prepare() has set it
         self._reseed(epoch)
         batches = EpochBatches(
             self.train.pixels,
@@ -151,40 +149,58 @@ class Trainer:
             batch_size=self.params.batch_size,
             seed=self.seed,
             epoch=epoch,
+            mixup=self.params.mixup_in(epoch),
         )
         started = time.perf_counter()
-        with Progress(f"Epoch {epoch}/{self.epochs}, {phase}") as progress:
+        with Progress(f"Epoch {epoch}/{self.params.epochs}, {self.phase}") as progress:
             logs = self.model.fit(
-                iter(batches),
-                steps_per_epoch=batches.steps,
+                _Sequence(batches),
                 verbose=0,
                 shuffle=False,
                 callbacks=[_EachBatch(lambda step: progress.update(step, batches.steps))],
             ).history
         seconds = time.perf_counter() - started
-        measured = self.model.evaluate(
-            self.validation.pixels[..., None],
-            self.validation.expression.astype("int32"),
-            batch_size=_VALIDATION_BATCH,
-            verbose=0,
-            return_dict=True,
-        )
+        val_loss, val_accuracy = self._validate()
         return EpochRecord(
             epoch=epoch,
-            phase=phase,
+            phase=self.phase,
             loss=float(logs["loss"][0]),
             accuracy=float(logs["accuracy"][0]),
-            val_loss=float(measured["loss"]),
-            val_accuracy=float(measured["accuracy"]),
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
             learning_rate=float(self.model.optimizer.learning_rate),
             seconds=round(seconds, 1),
         )
 
+    def _validate(self) -> tuple[float, float]:
+        """Loss and accuracy on the validation images, at the size of the epoch.
+
+        Predicted in whole batches, the last one filled up: one graph, and with several devices
+        equal shares, which Keras needs.
+        """
+        pixels, labels = self.validation.pixels, self.validation.expression
+        count = len(pixels)
+        filled = np.resize(
+            pixels, (-(-count // _VALIDATION_BATCH) * _VALIDATION_BATCH, *pixels.shape[1:])
+        )
+        logits = self.model.predict(filled[..., None], batch_size=_VALIDATION_BATCH, verbose=0)
+        logits = logits[:count].astype(np.float64)
+        logs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        smoothing, classes = self.params.label_smoothing, logits.shape[1]
+        own = logs[np.arange(count), labels].mean()
+        loss = -((1 - smoothing) * own + smoothing / classes * logs.sum(axis=1).mean())
+        return float(loss), float((logits.argmax(axis=1) == labels).mean())
+
     def _judge(self, state: RunState) -> bool:
         """Whether the last epoch is the best one; sets `stopped_epoch` when the rule strikes."""
         rule, last = self.params.early_stopping, state.history[-1]
-        best = state.best
-        improved = best is None or last.val_accuracy > best.val_accuracy + rule.min_delta
+        best, size = state.best, self.params.size_in(last.epoch)
+        improved = (
+            best is None
+            # What is kept is used at the last size, so each size begins anew.
+            or self.params.size_in(best.epoch) != size
+            or last.val_accuracy > best.val_accuracy + rule.min_delta
+        )
         if not math.isfinite(last.val_loss):
             raise TrainingError(
                 f"The loss became {last.val_loss} in epoch {last.epoch}. Lower "
@@ -194,9 +210,10 @@ class Trainer:
             state.best_epoch = last.epoch
         elif (
             last.phase == "finetune"
+            and size == self.params.input_size
             and state.best_epoch is not None
             and last.epoch - state.best_epoch >= rule.patience
-            and last.epoch < self.epochs
+            and last.epoch < self.params.epochs
         ):
             state.stopped_epoch = last.epoch
         return improved
@@ -281,6 +298,20 @@ def train(
     return document
 
 
+class _Sequence(keras.utils.PyDataset):  # type: ignore[misc]
+    """The batches of an epoch as Keras takes them, which also several devices can share."""
+
+    def __init__(self, batches: EpochBatches) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, step: int) -> Batch:
+        return self._batches[step]
+
+
 class _EachBatch(keras.callbacks.Callback):  # type: ignore[misc]
     """Moves the bar, and ends the run when the workflow that started it is gone."""
 
@@ -292,17 +323,6 @@ class _EachBatch(keras.callbacks.Callback):  # type: ignore[misc]
         self._moved(batch + 1)
         if not workflow_alive():
             raise TrainingError("The dvc process that started this training is gone; stopping.")
-
-
-def _smoothed_loss(smoothing: float) -> Any:
-    """Cross-entropy of logits against integer labels smoothed by `smoothing`."""
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
-
-    def smoothed(labels: Any, logits: Any) -> Any:
-        flat = keras.ops.reshape(labels, (-1,))
-        return loss(keras.ops.one_hot(flat, logits.shape[-1]), logits)
-
-    return smoothed
 
 
 def _report(state: RunState, live: DvcLiveCurves) -> None:

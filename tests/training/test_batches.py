@@ -25,9 +25,10 @@ def order(count: int, batch_size: int, seed: int, epoch: int) -> list[int]:
     for pixels, given_labels in batches:
         assert pixels.shape == (batch_size, 48, 48, 1)
         assert pixels.dtype == np.uint8
-        assert given_labels.dtype == np.int32
+        assert given_labels.dtype == np.float32
+        assert (given_labels.sum(axis=1) == 1).all()
         numbers = pixels[:, 0, :2, 0].astype(int) @ [1, 256]
-        assert (given_labels == numbers % 7).all(), "labels stay with their images"
+        assert (given_labels.argmax(axis=1) == numbers % 7).all(), "labels stay with their images"
         found += numbers.tolist()
     assert len(found) == len(batches) * batch_size
     return found
@@ -64,6 +65,31 @@ def test_iterating_twice_gives_the_same_epoch() -> None:
     batches = EpochBatches(numbered(20), np.zeros(20, np.int8), batch_size=4, seed=3, epoch=1)
     first = [pixels.tobytes() for pixels, _ in batches]
     assert [pixels.tobytes() for pixels, _ in batches] == first
+
+
+@given(st.floats(0.05, 2), st.integers(0, 2**31 - 1))
+def test_mixup_blends_images_and_labels_in_one_proportion(alpha: float, seed: int) -> None:
+    pixels = np.zeros((14, 48, 48), np.uint8)
+    pixels[7:] = 200
+    labels = np.repeat(np.array([2, 5], np.int8), 7)
+    batches = EpochBatches(pixels, labels, batch_size=14, seed=seed, epoch=3, mixup=alpha)
+    mixed, shares = batches[0]
+    plain, own = EpochBatches(pixels, labels, batch_size=14, seed=seed, epoch=3)[0]
+    assert mixed.dtype == np.uint8
+    assert np.allclose(shares.sum(axis=1), 1)
+    assert (shares.argmax(axis=1) == own.argmax(axis=1)).all(), "the larger share is its own"
+    assert np.abs(mixed[:, 0, 0, 0] - 200 * shares[:, 5]).max() <= 0.51
+    again, _ = batches[0]
+    assert (again == mixed).all()
+    if alpha > 0.5:
+        assert (mixed != plain).any()
+
+
+def test_there_is_no_batch_beyond_the_last() -> None:
+    batches = EpochBatches(numbered(20), np.zeros(20, np.int8), batch_size=4, seed=3, epoch=1)
+    for step in (-1, 5):
+        with pytest.raises(IndexError):
+            batches[step]
 
 
 def test_no_images() -> None:
