@@ -34,11 +34,13 @@ DEMO_PARAMS: Final[dict[str, Any]] = {
     "validate": {"min_rows": {"train": 500, "test": 50}},
     "train": {
         "input_size": 48,
+        "smaller_first": [],
         "weights": "start.weights.h5",
         "batch_size": 16,
         "label_smoothing": 0.05,
         "finetune": {"epochs": 6, "learning_rate": 5.0e-4, "warmup_epochs": 0.5},
         "early_stopping": {"patience": 10},
+        "mixup": {"alpha": 0.0},
     },
     "package": {
         "name": "demo",

@@ -23,6 +23,8 @@ _NOTHING: dict[str, Any] = {
     "rotation": 0,
     "brightness": 0,
     "contrast": 0,
+    "far": 0,
+    "noise": 0,
     "erase": 0,
     "erase_area": (0.02, 0.2),
 }
@@ -33,6 +35,8 @@ _EXTREME: dict[str, Any] = {
     "rotation": 45,
     "brightness": 1,
     "contrast": 0.99,
+    "far": 1,
+    "noise": 1,
     "erase": 1,
     "erase_area": (0, 1),
 }
@@ -193,6 +197,29 @@ def test_contrast_keeps_the_mean(faces: NDArray[np.uint8]) -> None:
     factor = found.std((1, 2, 3)) / middle.std((1, 2, 3))
     assert 0.749 < factor.min() < 0.8
     assert 1.2 < factor.max() < 1.251
+
+
+def test_distance_takes_detail_and_leaves_light(faces: NDArray[np.uint8]) -> None:
+    stripes = np.zeros((40, _SIDE, _SIDE, 1), np.float32)
+    stripes[:, :, ::2] = 200
+    found = augment(stripes, far=1)
+    left = found.std(axis=(1, 2, 3)) / stripes.std(axis=(1, 2, 3))
+    assert (left <= 1.001).all()
+    assert left.min() < 0.3, "some are far"
+    assert left.max() > 0.7, "some are near"
+    assert np.allclose(found.mean(axis=(1, 2, 3)), 100, atol=1)
+    some = augment(np.repeat(faces[:1], 400, axis=0), far=0.25)
+    changed = np.abs(some - faces[:1]).max(axis=(1, 2, 3)) > 0.5
+    assert 0.15 < changed.mean() < 0.35
+
+
+def test_noise_is_of_another_strength_in_each_image() -> None:
+    flat = np.full((200, _SIDE, _SIDE, 1), 128, np.float32)
+    spread = augment(flat, noise=0.05).std(axis=(1, 2, 3)) / 255
+    assert spread.max() < 0.053
+    assert spread.min() < 0.01
+    assert 0.02 < spread.mean() < 0.03
+    assert np.allclose(augment(flat, noise=0.05).mean(), 128, atol=0.2)
 
 
 def test_erasing_covers_one_rectangle_with_one_grey_level() -> None:
