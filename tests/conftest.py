@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,27 @@ for name in [name for name in os.environ if name.startswith("FER_")]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--full: the numbers that a release must withstand, instead of those that a commit must."""
     parser.addoption("--full", action="store_true", help="many more processes, kills and cuts")
+
+
+_status = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
+    session.config.stash[_status] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End at once with the status of the tests.
+
+    Each test has ended what it started. What is left are threads of TensorFlow, gRPC, OpenCV and
+    Dask in one process that no user has, and now and then one of them crashes while the
+    interpreter is taken down, after the last test has passed.
+    """
+    if _status in config.stash and not hasattr(config, "workerinput"):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_status])
 
 
 # Time is for pytest to limit: a busy machine is no failure. CI tries the same examples each time,
