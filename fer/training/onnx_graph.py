@@ -54,7 +54,7 @@ class _Graph:
         ]
 
     def pairs(self, kind: str, *before: str) -> Iterator[tuple[Any, Any]]:
-        """Nodes of a kind, each behind the node, of one of the kinds `before`, that feeds only it."""
+        """Nodes of a kind, each behind the one, of a kind in `before`, that feeds nothing else."""
         source = {name: node for node in self.nodes for name in node.output}
         for node in self.inner(kind):
             first = source.get(node.input[0])
