@@ -1,6 +1,6 @@
 """Images per second of training: the data path alone, the network alone, and both together.
 
-    python benchmarks/training.py                                    # 48, 64 and 96 px
+    python benchmarks/training.py > docs/training-speed.md           # 48, 64 and 96 px
     python benchmarks/training.py --sizes 48 --steps 20 --json training.json
     KERAS_BACKEND=jax python benchmarks/training.py --norms keras
 
@@ -220,16 +220,18 @@ def main() -> None:
         "input and augmentation, % of a step",
         "peak memory, MB",
     ]
-    print(f"{document['machine']}; Keras on {document['backend']}; {options.steps} steps a round, ")
-    print(f"{options.rounds} rounds: median (smallest to largest)\n")
+    print(
+        f"# Speed of training\n\n{document['machine']}. Keras on {document['backend']}. Measured by "
+        f"`benchmarks/training.py`, which says\nwhat each column is; {options.steps} steps a round, "
+        f"{options.rounds} rounds: median (smallest to largest).\n"
+    )
     print(report.table(columns, rows))
     for size, norms in document["sizes"].items():
         if set(norms) == set(NORMS):
-            both = {norm: statistics.median(norms[norm]["network"]) for norm in NORMS}
+            fused, keras = (statistics.median(norms[norm]["network"]) for norm in NORMS)
             print(
-                f"\n{size} px: a step with fused norms takes {both['keras'] / both['fused']:.0%} of"
+                f"\n{size} px: a step takes {keras / fused:.0%} of its time with Keras's own norms."
             )
-            print("the time that it takes with Keras's own.")
     if options.json:
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
