@@ -48,7 +48,7 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait()
+        self._process.communicate()
 
 
 _MARK = "answer "

@@ -33,6 +33,12 @@ import report
 KINDS = ("batches", "data", "network", "both")
 NORMS = ("fused", "keras")
 
+PAGE = """# Speed of training
+
+{machine}. Keras on {backend}. Measured by `benchmarks/training.py`, which says what each column is;
+{options.steps} steps a round, {options.rounds} rounds: median (smallest to largest).
+"""
+
 
 class Measured:
     """A `Trainer` in phase 2, and the models that stand for one half of its work."""
@@ -220,11 +226,7 @@ def main() -> None:
         "input and augmentation, % of a step",
         "peak memory, MB",
     ]
-    print(
-        f"# Speed of training\n\n{document['machine']}. Keras on {document['backend']}. Measured by "
-        f"`benchmarks/training.py`, which says\nwhat each column is; {options.steps} steps a round, "
-        f"{options.rounds} rounds: median (smallest to largest).\n"
-    )
+    print(PAGE.format(options=options, **document))
     print(report.table(columns, rows))
     for size, norms in document["sizes"].items():
         if set(norms) == set(NORMS):
