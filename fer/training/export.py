@@ -19,6 +19,7 @@ from fer.errors import TrainingError
 from fer.expressions import Expression
 from fer.files import atomic_path
 from fer.training.network import NetworkConfig, build_network
+from fer.training.onnx_graph import simplify
 
 TOLERANCE: Final = 1e-3
 """Largest difference between a probability of the exported model and of Keras's."""
@@ -37,11 +38,22 @@ def export_onnx(trained: Path, out: Path) -> None:
     config = NetworkConfig.read(trained / "network.json")
     network = build_network(config)
     network.load_weights(trained / "network.weights.h5")
-    model = _renamed(_add_ends(_convert(network, config), config))
+    model = _exported(network, config)
     onnx.checker.check_model(model)
     with atomic_path(out / "model.onnx") as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         _compare(network, temporary, config)
+
+
+def _exported(network: Any, config: NetworkConfig) -> Any:
+    """The model of a network as it ships."""
+    import onnx
+
+    model = _add_ends(_convert(network, config), config)
+    simplify(model)
+    # With shapes in the file ONNX Runtime knows that both inputs of an addition hold equally many
+    # images, and adds inside the convolution before it.
+    return onnx.shape_inference.infer_shapes(_renamed(model))
 
 
 def _convert(network: Any, config: NetworkConfig) -> Any:

@@ -126,8 +126,10 @@ class _Folded:
                 factor, term = (constants[0].reshape(-1) for _, constants in following)
                 kernel, shift = kernel * factor[:, None, None, None], shift * factor + term
             convolutions.append((kernel, shift))
+        # The converter subtracts the mean, or adds its opposite.
+        mean = before["Sub"][0] if "Sub" in before else -before["Add"][0]
         return cls(
-            mean=before["Sub"][0].reshape(-1),
+            mean=mean.reshape(-1),
             deviation=1 / before["Mul"][0].reshape(-1),
             convolutions=convolutions,
             scale=steps[last - 2][1][0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,36 @@ def test_the_contract_of_the_file(exported: Path) -> None:
     assert [isinstance(size, str) for size in faces.shape] == [True, True, True, False]
     outputs = {one.name: (one.type, one.shape[-1]) for one in session.get_outputs()}
     assert outputs == {"logits": ("tensor(float)", 7), "probabilities": ("tensor(float)", 7)}
+
+
+def test_the_graph_holds_only_what_onnx_runtime_is_fast_at(exported: Path) -> None:
+    """115 convolutions and 24 pools in a row; one reshape or transposition at each end."""
+    import onnx
+
+    model = onnx.load(exported)
+    counts = Counter(node.op_type for node in model.graph.node)
+    assert counts["Conv"] == 115
+    assert counts["GlobalAveragePool"] == 24
+    assert counts["Reshape"] + counts["Transpose"] <= 2
+    assert not {"ReduceMean", "BatchNormalization", "Pad"} & set(counts)
+    shapes = {one.name: one.type.tensor_type.shape.dim for one in model.graph.value_info}
+    added = [node.input for node in model.graph.node if node.op_type == "Add"]
+    images = [{str(shapes[name][0]) for name in names if name in shapes} for names in added]
+    assert images
+    assert all(len(one) == 1 for one in images), "both sides hold equally many images"
+
+
+def test_a_network_taken_back_from_it_is_the_one_that_was_exported(
+    exported: Path, trained: Path, shipped_network: Any, table: FaceTable
+) -> None:
+    from fer.training.network import NetworkConfig, build_network
+    from fer.training.warm_start import _Folded, _unfold
+
+    network = build_network(NetworkConfig.read(trained / "network.json"))
+    _unfold(_Folded.read(exported), network)
+    crops = table.pixels[::10][..., None].astype(np.float32)
+    found, expected = (np.asarray(one(crops, training=False)) for one in (network, shipped_network))
+    assert np.abs(found - expected).max() < 1e-3
 
 
 def test_nothing_else_is_left_beside_the_model(exported: Path) -> None:
