@@ -194,6 +194,8 @@ class EvaluateParams(Section):
     bootstrap: int = Field(ge=100)
     calibration_bins: int = Field(ge=2)
     latency_runs: int = Field(ge=1)
+    views: Literal[1, 2, 10]
+    robustness_images: int = Field(ge=1)
 
 
 class PackageParams(Section):
