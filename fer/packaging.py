@@ -73,7 +73,7 @@ def package_model(
     }
     with tempfile.TemporaryDirectory() as name:
         made = Path(name)
-        calibration = Calibration(metrics["temperature"], metrics["curvature"])
+        calibration = Calibration(metrics["temperature"], metrics.get("curvature", 0.0))
         _calibrate(exported / "model.onnx", calibration, made / "model.onnx")
         write_json(made / "reference.json", _reference(evaluation / "predictions.parquet"))
         card = model_card(

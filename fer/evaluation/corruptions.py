@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.random import Generator
@@ -127,7 +127,7 @@ def _contrast(faces: Faces, _: Generator, factor: float) -> Faces:
     return _levels((faces - mean) * factor + mean)
 
 
-def _levels(values: NDArray[np.float64]) -> Faces:
+def _levels(values: NDArray[np.floating[Any]]) -> Faces:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 

@@ -103,10 +103,10 @@ def evaluate(
     """Evaluate `model.onnx` and write the report to `out`.
 
     Nothing is chosen on the test split: what is fitted, the calibration, comes from validation.
-    Written are metrics.json and per_class.csv, confusion.csv and .png,
-    reliability.csv and .png, robustness.json and .png, per_class.png, predictions.parquet,
-    latency.json and index.html. Equal inputs give equal metrics; latency.json differs from run
-    to run. metrics.json is written last: where it is, the rest is.
+    Written are metrics.json and per_class.csv, confusion.csv and .png, reliability.csv and .png,
+    robustness.json and .png, per_class.png, predictions.parquet, latency.json and index.html.
+    Equal inputs give equal metrics; latency.json differs from run to run. metrics.json is
+    written last: where it is, the rest is.
 
     Args:
         faces: the prepared table, faces.parquet.

@@ -42,7 +42,7 @@ def further_views(faces: NDArray[np.uint8], views: int) -> Iterator[NDArray[np.u
             yield np.ascontiguousarray(window)
             yield np.ascontiguousarray(window[:, :, ::-1])
     elif views != 1:
-        raise ValueError(f"views is {views}; 1, 2 or 10 are known")
+        raise ValueError(f"views is {views}; 1, 2 or 10 is wanted")
 
 
 def predictions(
@@ -64,7 +64,8 @@ def predictions(
     total = np.zeros(logits.shape) if views == 10 else softmax(logits, calibration)
     for crops in further_views(faces, views):
         total += softmax(run(crops), calibration)
-    return total.argmax(axis=1)
+    expressions: NDArray[np.int64] = total.argmax(axis=1)
+    return expressions
 
 
 def views_section(

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
+from fer.errors import ParamsError
 from fer.evaluation.calibration import AS_TRAINED
 from fer.evaluation.views import further_views, predictions, views_section
+from fer.params import parse_params
 
 
 def ramp(n: int = 3, side: int = 48) -> np.ndarray:
@@ -36,8 +41,16 @@ def test_ten_views_are_five_windows_and_their_mirror_images() -> None:
 
 
 def test_other_numbers_of_views_are_refused() -> None:
-    with pytest.raises(ValueError, match="1, 2 or 10"):
+    with pytest.raises(ValueError, match="1, 2 or 10 is wanted"):
         list(further_views(ramp(), 3))
+
+
+@pytest.mark.parametrize("given", ["3", "0", "yes", "two"])
+def test_params_know_the_same_numbers(checkout: Path, given: str) -> None:
+    document = yaml.safe_load((checkout / "params.yaml").read_text(encoding="utf-8"))
+    document["evaluate"]["views"] = yaml.safe_load(given)
+    with pytest.raises(ParamsError, match=r"evaluate\.views"):
+        parse_params(document)
 
 
 def test_probabilities_are_averaged_not_logits() -> None:
