@@ -14,28 +14,28 @@ from fer.files import write_json
 
 
 @pytest.fixture(scope="module")
-def test_images(faces: FaceTable) -> FaceTable:
+def held_out(faces: FaceTable) -> FaceTable:
     return faces.part("test")
 
 
 @pytest.mark.parametrize("images", [1, 10, 50, 139])
-def test_a_sample_has_the_shares_of_the_whole(test_images: FaceTable, images: int) -> None:
-    chosen = sample(test_images, images, 1)
+def test_a_sample_has_the_shares_of_the_whole(held_out: FaceTable, images: int) -> None:
+    chosen = sample(held_out, images, 1)
     assert len(set(chosen.tolist())) == images
     assert chosen.tolist() == sorted(chosen.tolist())
-    part = test_images.rows(chosen)
+    part = held_out.rows(chosen)
     for label in range(7):
         for twin in (False, True):
-            stratum = (test_images.expression == label) & (test_images.near_twin == twin)
+            stratum = (held_out.expression == label) & (held_out.near_twin == twin)
             found = ((part.expression == label) & (part.near_twin == twin)).sum()
-            assert abs(found - stratum.sum() * images / len(test_images)) < 1
+            assert abs(found - stratum.sum() * images / len(held_out)) < 1
 
 
-def test_a_sample_is_drawn_by_its_seed(test_images: FaceTable) -> None:
-    first = sample(test_images, 50, 1)
-    np.testing.assert_array_equal(first, sample(test_images, 50, 1))
-    assert (first != sample(test_images, 50, 2)).any()
-    np.testing.assert_array_equal(sample(test_images, 10_000, 1), np.arange(len(test_images)))
+def test_a_sample_is_drawn_by_its_seed(held_out: FaceTable) -> None:
+    first = sample(held_out, 50, 1)
+    np.testing.assert_array_equal(first, sample(held_out, 50, 1))
+    assert (first != sample(held_out, 50, 2)).any()
+    np.testing.assert_array_equal(sample(held_out, 10_000, 1), np.arange(len(held_out)))
 
 
 def by_grey(crops: np.ndarray) -> np.ndarray:
@@ -44,12 +44,12 @@ def by_grey(crops: np.ndarray) -> np.ndarray:
     return -np.abs(crops.mean(axis=(1, 2))[:, None] - levels).astype(np.float32)
 
 
-def test_each_corruption_is_compared_with_the_same_images(test_images: FaceTable) -> None:
-    logits = by_grey(test_images.pixels)
-    found = measure_robustness(test_images, logits, by_grey, 0.95, 0)
-    right = logits.argmax(axis=1) == test_images.expression
+def test_each_corruption_is_compared_with_the_same_images(held_out: FaceTable) -> None:
+    logits = by_grey(held_out.pixels)
+    found = measure_robustness(held_out, logits, by_grey, 0.95, 0)
+    right = logits.argmax(axis=1) == held_out.expression
     assert found["untouched"]["test"]["accuracy"] == pytest.approx(right.mean())
-    clean = ~test_images.near_twin
+    clean = ~held_out.near_twin
     assert found["untouched"]["clean"]["accuracy"] == pytest.approx(right[clean].mean())
     conditions = {(one["kind"], one["level"]): one for one in found["conditions"]}
     assert list(conditions) == [(one.kind, one.level) for one in CORRUPTIONS]
@@ -58,7 +58,7 @@ def test_each_corruption_is_compared_with_the_same_images(test_images: FaceTable
     darker = conditions["brightness", "25 % of the range less"]
     assert darker["test"]["difference_high"] < -0.3
     for one in conditions.values():
-        for subset, n in (("test", len(test_images)), ("clean", int(clean.sum()))):
+        for subset, n in (("test", len(held_out)), ("clean", int(clean.sum()))):
             figures = one[subset]
             assert figures["n"] == n
             change = figures["accuracy"] - found["untouched"][subset]["accuracy"]
@@ -66,9 +66,9 @@ def test_each_corruption_is_compared_with_the_same_images(test_images: FaceTable
             assert figures["difference_low"] <= figures["difference"] <= figures["difference_high"]
 
 
-def test_it_is_the_same_every_time_and_json(test_images: FaceTable, tmp_path: Path) -> None:
-    logits = by_grey(test_images.pixels)
-    one, two = (measure_robustness(test_images, logits, by_grey, 0.9, 7) for _ in range(2))
+def test_it_is_the_same_every_time_and_json(held_out: FaceTable, tmp_path: Path) -> None:
+    logits = by_grey(held_out.pixels)
+    one, two = (measure_robustness(held_out, logits, by_grey, 0.9, 7) for _ in range(2))
     assert one == two
     write_json(tmp_path / "robustness.json", one)
     assert read_robustness(tmp_path / "robustness.json") == json.loads(json.dumps(one))

@@ -107,7 +107,7 @@ def test_robustness_shows_all_images_and_the_clean_subset(tmp_path: Path) -> Non
     assert has_colour(both, blue)
     assert has_colour(alone, blue)
     marks = [(np.abs(one - _colour(ORANGE)).max(axis=2) <= 2).sum() for one in (both, alone)]
-    assert marks[0] > marks[1] + 50  # the legend has one either way
+    assert marks[0] > marks[1] + 30  # the legend has one either way
 
 
 def _colour(name: str) -> np.ndarray:
