@@ -62,9 +62,10 @@ def figures() -> str:
         "",
         f"Macro-F1 {test['macro_f1']:.3f} ({test['macro_f1_low']:.3f} to "
         f"{test['macro_f1_high']:.3f}); F1 per class: {classes}. Expected calibration error "
-        f"{test['ece_before']:.3f} as trained, {test['ece']:.3f} after temperature scaling "
-        f"(T = {metrics['temperature']:.2f}, fitted on PublicTest).",
+        f"{test['ece_before']:.3f} as trained, {test['ece']:.3f} after {_scaling(metrics)}.",
         "",
+        *_views(metrics),
+        *_robustness(),
         f"One run of `dvc repro`, {run['date']}, {run['machine']}, seed {run['seed']}: "
         f"{run['epochs']} epochs in {run['training_minutes']} minutes at "
         f"{run['peak_memory_gb']} GB of memory, {run['training_images']:,} training images, "
@@ -75,6 +76,47 @@ def figures() -> str:
         f"another answer than the full model's on {run['shipped']['answers_that_differ']} images.",
     ]
     return "\n".join(rows)
+
+
+def _scaling(metrics: Any) -> str:
+    text = f"(T = {metrics['temperature']:.2f}"
+    if metrics.get("curvature"):
+        return f"scaling {text}, curvature {metrics['curvature']:.2f}; fitted on PublicTest)"
+    return f"temperature scaling {text}, fitted on PublicTest)"
+
+
+def _views(metrics: Any) -> list[str]:
+    """A paragraph on test-time views, where they were measured."""
+    views = metrics.get("views")
+    if not views:
+        return []
+    parts = [
+        f"{views[section]['accuracy']:.2%} ({views[section]['accuracy_low']:.2%} to "
+        f"{views[section]['accuracy_high']:.2%}) on {what}"
+        for section, what in (("test", "all images"), ("clean", "the clean subset"))
+    ]
+    return [
+        f"All of it is of one view per image. Averaged over {views['count']} views: "
+        f"{' and '.join(parts)}.",
+        "",
+    ]
+
+
+def _robustness() -> list[str]:
+    """A paragraph on worse pictures, where they were measured."""
+    path = "reports/evaluation/robustness.json"
+    if not (ROOT / path).exists():
+        return []
+    found = _json(path)
+    changes = ", ".join(
+        f"{one['kind']} ({one['level']}) {one['test']['difference'] * 100:+.1f}"
+        for one in found["conditions"]
+    )
+    return [
+        f"Made worse one way at a time, {found['untouched']['test']['n']:,} of the images change "
+        f"their accuracy by so many points: {changes}.",
+        "",
+    ]
 
 
 def cleaning() -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from fer.errors import PackageError
-from fer.evaluation.evaluate import read_per_class
+from fer.evaluation.calibration import Calibration
+from fer.evaluation.report import read_per_class
+from fer.evaluation.robustness import read_robustness
 from fer.expressions import EXPRESSIONS
 from fer.files import write_json, write_text
 from fer.lineage import Lineage
@@ -71,7 +73,8 @@ def package_model(
     }
     with tempfile.TemporaryDirectory() as name:
         made = Path(name)
-        _calibrate(exported / "model.onnx", metrics["temperature"], made / "model.onnx")
+        calibration = Calibration(metrics["temperature"], metrics.get("curvature", 0.0))
+        _calibrate(exported / "model.onnx", calibration, made / "model.onnx")
         write_json(made / "reference.json", _reference(evaluation / "predictions.parquet"))
         card = model_card(
             name=params.package.name,
@@ -82,6 +85,7 @@ def package_model(
             source=_read(source / "source.json"),
             per_class=read_per_class(evaluation / "per_class.csv"),
             latency=_read(evaluation / "latency.json"),
+            robustness=read_robustness(evaluation / "robustness.json"),
         )
         write_text(made / "card.md", card)
         files = {
@@ -90,6 +94,8 @@ def package_model(
             "network.weights.h5": trained / "network.weights.h5",
             "metrics.json": evaluation / "metrics.json",
             "per_class.csv": evaluation / "per_class.csv",
+            "robustness.json": evaluation / "robustness.json",
+            "robustness.png": evaluation / "robustness.png",
             "confusion.png": evaluation / "confusion.png",
             "reliability.png": evaluation / "reliability.png",
             "history.csv": trained / "history.csv",
@@ -107,18 +113,49 @@ def package_model(
         )
 
 
-def _calibrate(model: Path, temperature: float, out: Path) -> None:
-    """Copy the model with its `temperature` set, so that what it gives is calibrated."""
+def _calibrate(model: Path, calibration: Calibration, out: Path) -> None:
+    """Copy the model with its calibration in it: its probabilities are then calibrated."""
     import onnx
     from onnx import TensorProto, helper
 
-    graph = onnx.load(model)
-    for tensor in graph.graph.initializer:
-        if tensor.name == "temperature":
-            tensor.CopyFrom(helper.make_tensor("temperature", TensorProto.FLOAT, [], [temperature]))
-            out.write_bytes(graph.SerializeToString(deterministic=True))
-            return
-    raise PackageError(f"{model} has no scalar `temperature`. Export it again: fer export")
+    document = onnx.load(model)
+    graph = document.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    if "temperature" not in tensors:
+        raise PackageError(f"{model} has no scalar `temperature`. Export it again: fer export")
+    scalar = helper.make_tensor("temperature", TensorProto.FLOAT, [], [calibration.temperature])
+    tensors["temperature"].CopyFrom(scalar)
+    if calibration.curvature:
+        _bend(graph, calibration.curvature)
+    onnx.checker.check_model(document)
+    out.write_bytes(document.SerializeToString(deterministic=True))
+
+
+def _bend(graph: Any, curvature: float) -> None:
+    """Take `curvature` times the squared distance below the highest logit off, before softmax."""
+    from onnx import TensorProto, helper
+
+    (place,) = (at for at, node in enumerate(graph.node) if "probabilities" in node.output)
+    softmax = graph.node[place]
+    nodes = [
+        helper.make_node("ReduceMax", ["logits", "fer_last"], ["fer_highest"], keepdims=1),
+        helper.make_node("Sub", ["fer_highest", "logits"], ["fer_below"]),
+        helper.make_node("Mul", ["fer_below", "fer_below"], ["fer_squared"]),
+        helper.make_node("Mul", ["fer_squared", "curvature"], ["fer_bend"]),
+        helper.make_node("Sub", [softmax.input[0], "fer_bend"], ["fer_bent"]),
+    ]
+    softmax.input[0] = "fer_bent"
+    for node in nodes:
+        node.name = node.output[0]
+    nodes = [*graph.node[:place], *nodes, *graph.node[place:]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(
+        [
+            helper.make_tensor("fer_last", TensorProto.INT64, [1], [-1]),
+            helper.make_tensor("curvature", TensorProto.FLOAT, [], [curvature]),
+        ]
+    )
 
 
 def _reference(predictions: Path) -> dict[str, Any]:

@@ -194,6 +194,15 @@ class EvaluateParams(Section):
     bootstrap: int = Field(ge=100)
     calibration_bins: int = Field(ge=2)
     latency_runs: int = Field(ge=1)
+    views: int
+    robustness_images: int = Field(ge=1)
+
+    @field_validator("views")
+    @classmethod
+    def _known_views(cls, value: int) -> int:
+        if value not in (1, 2, 10):
+            raise ValueError("1, 2 or 10 is wanted")
+        return value
 
 
 class PackageParams(Section):

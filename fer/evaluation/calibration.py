@@ -1,8 +1,24 @@
-"""Do the probabilities mean what they say? Calibration error and temperature scaling."""
+"""Do the probabilities mean what they say? Calibration error, and scaling that lowers it.
+
+Scaling has two numbers, both fitted on validation by likelihood. A temperature divides the logits
+(Guo et al. 2017). It makes every prediction more sure or less, and that is not what is wrong with a
+network trained with label smoothing: smoothing keeps its surest answers from being as sure as they
+may be, while it is too sure of the doubtful ones, as every network is that has learnt its training
+images too well. So each logit is besides lowered by `curvature` times its squared distance from the
+highest one, which moves the two ends in opposite directions. The order of the classes stays (an
+order-preserving map, Rahimi et al. 2020), so no prediction changes; with a curvature of 0 it is
+temperature scaling.
+
+Chosen by cross-validation within validation (benchmarks/calibration.py): on the reference run of
+2026-11-23 the negative log-likelihood is 0.99 with the temperature alone and 0.97 with both, the
+calibration error 0.04 and 0.02. Fitting without the near copies of training images gains nothing on
+the clean subset (1.02 either way), so all of validation is used.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,23 +27,40 @@ from numpy.typing import ArrayLike, NDArray
 # (the likelihood then grows without end), or logits that tell nothing at all.
 LOWEST_TEMPERATURE = 0.05
 HIGHEST_TEMPERATURE = 20.0
+HIGHEST_CURVATURE = 20.0
 
 
-def softmax(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Probabilities, same shape, of logits divided by `temperature`, in double precision."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    scaled = scaled - scaled.max(axis=-1, keepdims=True)
-    exponentials = np.exp(scaled)
+class Calibration(NamedTuple):
+    """What makes probabilities of logits: a distance d below the highest one becomes
+    d / temperature + curvature * d squared.
+    """
+
+    temperature: float = 1.0
+    curvature: float = 0.0
+
+    def scaled(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """The logits after it, same shape, the highest at 0, in double precision."""
+        values = np.asarray(logits, dtype=np.float64)
+        below = values.max(axis=-1, keepdims=True) - values
+        result: NDArray[np.float64] = -below / self.temperature - self.curvature * below**2
+        return result
+
+
+AS_TRAINED = Calibration()
+
+
+def softmax(logits: ArrayLike, calibration: Calibration = AS_TRAINED) -> NDArray[np.float64]:
+    """Probabilities, same shape, in double precision."""
+    exponentials = np.exp(calibration.scaled(logits))
     shares: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return shares
 
 
 def negative_log_likelihood(
-    logits: ArrayLike, actual: ArrayLike, temperature: float = 1.0
+    logits: ArrayLike, actual: ArrayLike, calibration: Calibration = AS_TRAINED
 ) -> float:
     """Mean of -log p(actual class) over the images, in nats. Logits (n, 7), actual (n,)."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    scaled = scaled - scaled.max(axis=1, keepdims=True)
+    scaled = calibration.scaled(logits)
     labels = np.asarray(actual, dtype=np.int64)
     if len(labels) == 0:
         raise ValueError("no image to take a likelihood of")
@@ -79,6 +112,48 @@ def fit_temperature(logits: ArrayLike, actual: ArrayLike) -> float:
             break
         inverse = following
     return 1 / inverse
+
+
+def fit_calibration(logits: ArrayLike, actual: ArrayLike) -> Calibration:
+    """The likeliest temperature and curvature, or the temperature alone where that will do.
+
+    The likelihood is concave in 1 / temperature and the curvature together, so there is one
+    optimum. The curvature is kept where it pays for itself by the Bayesian information criterion
+    (Schwarz 1978): a few hundred images seldom know of one.
+
+    Args:
+        logits: (n, 7), of images the network was not trained on: the validation split.
+        actual: (n,) indices.
+    """
+    from scipy.optimize import minimize
+
+    alone = Calibration(fit_temperature(logits, actual))
+    if not LOWEST_TEMPERATURE < alone.temperature < HIGHEST_TEMPERATURE:
+        return alone
+    values = np.asarray(logits, dtype=np.float64)
+    labels = np.asarray(actual, dtype=np.int64)
+    rows = np.arange(len(labels))
+    below = values.max(axis=1, keepdims=True) - values
+    parts = (below, below**2)
+
+    def loss_and_slopes(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        scaled = -point[0] * parts[0] - point[1] * parts[1]
+        total = np.log(np.exp(scaled).sum(axis=1))
+        shares = np.exp(scaled - total[:, None])
+        slopes = [(part[rows, labels] - (shares * part).sum(axis=1)).mean() for part in parts]
+        return float((total - scaled[rows, labels]).mean()), np.array(slopes)
+
+    found = minimize(
+        loss_and_slopes,
+        np.array([1 / alone.temperature, 0.0]),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(1 / HIGHEST_TEMPERATURE, 1 / LOWEST_TEMPERATURE), (0, HIGHEST_CURVATURE)],
+        options={"ftol": 1e-15, "gtol": 1e-9},
+    )
+    both = Calibration(1 / float(found.x[0]), float(found.x[1]))
+    gain = negative_log_likelihood(values, labels, alone) - float(found.fun)
+    return both if gain * len(labels) > np.log(len(labels)) / 2 else alone
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,24 +15,26 @@ from numpy.typing import NDArray
 from fer.dataset.table import FaceTable
 from fer.errors import TableError
 from fer.evaluation.calibration import (
+    Calibration,
     ReliabilityBin,
     expected_calibration_error,
-    fit_temperature,
+    fit_calibration,
     negative_log_likelihood,
     reliability_bins,
     softmax,
 )
+from fer.evaluation.corruptions import CORRUPTIONS
 from fer.evaluation.ferplus import majority_by_name
+from fer.evaluation.figures import DIGITS, bounded, classified, rounded, share
 from fer.evaluation.intervals import Interval, bootstrap_calibration, bootstrap_confusion, wilson
 from fer.evaluation.latency import LogitsModel, measure
-from fer.evaluation.metrics import class_figures, confusion_matrix, f1_scores, macro_f1
+from fer.evaluation.metrics import class_figures, confusion_matrix, f1_scores
+from fer.evaluation.robustness import measure_robustness, sample
+from fer.evaluation.views import further_views, predictions, views_section
 from fer.expressions import EXPRESSIONS
-from fer.files import atomic_path, write_json, write_text
 from fer.params import EvaluateParams
 
 _SCHEMA: Final = "fer-metrics/1"
-# Beyond six digits a figure says more about the order of additions than about the model.
-_DIGITS: Final = 6
 _BATCH: Final = 256
 
 
@@ -45,12 +45,15 @@ class Evaluation:
     Attributes:
         metrics: the content of metrics.json. `test`: all test images. `clean`: without near
             copies of training images; `near_twins`: those copies alone. `ferplus`,
-            `ferplus_clean`: against the FER+ majority, only where votes were given. Shares are
-            0 to 1; `<figure>_low` and `_high` bound its interval.
+            `ferplus_clean`: against the FER+ majority, only where votes were given. `views`:
+            the same subsets by the mean of several views, only where that was asked for;
+            everything else is of one view. Shares are 0 to 1; `<figure>_low` and `_high` bound
+            its interval.
         per_class: one mapping per expression: support, precision, recall, f1 and their bounds.
         confusion: (7, 7) counts on the test split, row = actual.
         before: reliability bins on the test split as trained.
-        after: the same after temperature scaling.
+        after: the same after scaling.
+        robustness: the content of robustness.json; empty where it was not measured.
     """
 
     metrics: dict[str, Any]
@@ -58,11 +61,12 @@ class Evaluation:
     confusion: NDArray[np.int64]
     before: list[ReliabilityBin]
     after: list[ReliabilityBin]
+    robustness: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def temperature(self) -> float:
-        """What logits are to be divided by, fitted on validation."""
-        return float(self.metrics["temperature"])
+    def calibration(self) -> Calibration:
+        """What makes probabilities of the logits, fitted on validation."""
+        return Calibration(self.metrics["temperature"], self.metrics["curvature"])
 
     @property
     def text(self) -> str:
@@ -79,6 +83,10 @@ class Evaluation:
             if figure in found:
                 low, high = found[f"{figure}_low"], found[f"{figure}_high"]
                 lines.append(f"{title:<27} {found[figure]:.4f}  ({low:.4f} to {high:.4f})")
+        if views := self.metrics.get("views"):
+            found, title = views["test"], f"accuracy, mean of {views['count']} views"
+            low, high = found["accuracy_low"], found["accuracy_high"]
+            lines.append(f"{title:<27} {found['accuracy']:.4f}  ({low:.4f} to {high:.4f})")
         return "\n".join(lines)
 
 
@@ -94,9 +102,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate `model.onnx` and write the report to `out`.
 
-    Nothing is chosen on the test split: the one fitted number, the temperature, comes from
-    validation. Written are metrics.json and per_class.csv, confusion.csv and .png,
-    reliability.csv and .png, per_class.png, predictions.parquet, latency.json and index.html.
+    Nothing is chosen on the test split: what is fitted, the calibration, comes from validation.
+    Written are metrics.json and per_class.csv, confusion.csv and .png, reliability.csv and .png,
+    robustness.json and .png, per_class.png, predictions.parquet, latency.json and index.html.
     Equal inputs give equal metrics; latency.json differs from run to run. metrics.json is
     written last: where it is, the rest is.
 
@@ -105,14 +113,16 @@ def evaluate(
         model: folder with model.onnx.
         ferplus: table of votes by name; None or one without rows leaves those figures out.
         params: section `evaluate`.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of the images and noise that robustness is measured with.
         out: folder, made if absent.
-        progress: called with (images done, images in all); by default a bar on a terminal.
+        progress: called with (predictions made, predictions in all); by default a bar on a
+            terminal.
 
     Raises:
         TableError: the table is absent or damaged, or its validation or test split is empty.
         PackageError: model.onnx is absent or no model of this project.
     """
+    from fer.evaluation.report import write_report
     from fer.inference.classifier import Classifier
     from fer.progress import Progress
     from fer.settings import settings
@@ -123,10 +133,9 @@ def evaluate(
     held_out = table.rows((table.split == "validation") | (table.split == "test"))
     if progress is None:
         with Progress("Evaluating") as bar:
-            logits = _logits(classifier, held_out.pixels, bar.update)
+            found, logits = _measured(classifier, held_out, ferplus, params, seed, bar.update)
     else:
-        logits = _logits(classifier, held_out.pixels, progress)
-    found = assess(held_out, logits, params, seed, majority=_majority(ferplus, held_out))
+        found, logits = _measured(classifier, held_out, ferplus, params, seed, progress)
     found.metrics["model_bytes"] = path.stat().st_size
     latency = measure(
         classifier,
@@ -150,7 +159,7 @@ def assess(
 
     Args:
         table: rows of the splits validation and test; others are ignored.
-        logits: (n, 7), row by row, as trained (not divided by any temperature).
+        logits: (n, 7), row by row, as trained (before any calibration).
         params: section `evaluate`.
         seed: of the bootstrap.
         majority: (n,) FER+ majority of each row, -1 where not usable.
@@ -169,9 +178,10 @@ def assess(
             )
     actual = table.expression.astype(np.int64)
     predicted = logits.argmax(axis=1)
-    temperature = round(fit_temperature(logits[validation], actual[validation]), _DIGITS)
+    fitted = fit_calibration(logits[validation], actual[validation])
+    calibration = Calibration(*(round(one, DIGITS) for one in fitted))
     trained = softmax(logits).max(axis=1)
-    scaled = softmax(logits, temperature).max(axis=1)
+    scaled = softmax(logits, calibration).max(axis=1)
     correct = predicted == actual
     bins, level = params.calibration_bins, params.confidence
 
@@ -179,14 +189,14 @@ def assess(
     sections: dict[str, Any] = {
         "schema": _SCHEMA,
         "confidence": level,
-        "temperature": temperature,
+        **calibration._asdict(),
         "test_set": _digest(table.rows(test)),
-        "validation": _accuracy(correct[validation], level)
-        | {"nll": negative_log_likelihood(logits[validation], actual[validation], temperature)},
-        "test": _figures(actual[test], predicted[test], params, seed)
+        "validation": share("accuracy", correct[validation], level)
+        | {"nll": negative_log_likelihood(logits[validation], actual[validation], calibration)},
+        "test": classified(actual[test], predicted[test], params, seed)
         | {
             "nll_before": negative_log_likelihood(logits[test], actual[test]),
-            "nll": negative_log_likelihood(logits[test], actual[test], temperature),
+            "nll": negative_log_likelihood(logits[test], actual[test], calibration),
         },
     }
     for name, confidences in (("ece_before", trained), ("ece", scaled)):
@@ -199,12 +209,12 @@ def assess(
             confidence=level,
         )
         error = expected_calibration_error(confidences[test], correct[test], bins)
-        sections["test"] |= _bounded(name, error, interval)
+        sections["test"] |= bounded(name, error, interval)
     clean, twins = test & ~table.near_twin, test & table.near_twin
-    sections["clean"] = _figures(actual[clean], predicted[clean], params, seed)
+    sections["clean"] = classified(actual[clean], predicted[clean], params, seed)
     if clean.any():
         sections["clean"]["ece"] = expected_calibration_error(scaled[clean], correct[clean], bins)
-    sections["near_twins"] = _accuracy(correct[twins], level)
+    sections["near_twins"] = share("accuracy", correct[twins], level)
     if majority is not None:
         for name, rows in (("ferplus", test), ("ferplus_clean", clean)):
             usable = rows & (majority >= 0)
@@ -212,80 +222,72 @@ def assess(
     rows = _per_class(confusion, params, seed)
     sections["f1"] = {row["expression"]: row["f1"] for row in rows}
     return Evaluation(
-        metrics=_rounded(sections),
-        per_class=_rounded(rows),
+        metrics=rounded(sections),
+        per_class=rounded(rows),
         confusion=confusion,
         before=reliability_bins(trained[test], correct[test], bins),
         after=reliability_bins(scaled[test], correct[test], bins),
     )
 
 
-def write_report(
-    found: Evaluation,
+def _measured(
+    classifier: LogitsModel,
     table: FaceTable,
-    logits: NDArray[np.float32],
-    latency: Mapping[str, Any],
-    out: Path,
-) -> None:
-    """Write every file of the report; see `evaluate`."""
-    from fer.reports.evaluation_page import evaluation_page
-    from fer.reports.plots import plot_confusion, plot_per_class, plot_reliability
-
-    predicted = logits.argmax(axis=1)
+    ferplus: Path | None,
+    params: EvaluateParams,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> tuple[Evaluation, NDArray[np.float32]]:
+    """Everything but latency, and the logits of the held-out images as they are."""
     test = table.split == "test"
-    write_text(out / "per_class.csv", _csv(found.per_class))
-    # One row per image: the form that `dvc plots` draws a confusion matrix from.
-    pairs = [
-        {"actual": EXPRESSIONS[actual], "predicted": EXPRESSIONS[guess]}
-        for actual, guess in zip(table.expression[test], predicted[test], strict=True)
-    ]
-    write_text(out / "confusion.csv", _csv(pairs))
-    write_text(out / "reliability.csv", _csv(_reliability_rows(found)))
-    plot_confusion(found.confusion, out / "confusion.png")
-    plot_reliability(
-        found.before,
-        found.after,
-        out / "reliability.png",
-        ece_before=found.metrics["test"]["ece_before"],
-        ece_after=found.metrics["test"]["ece"],
-        temperature=found.temperature,
+    faces = table.rows(test)
+    chosen = sample(faces, params.robustness_images, seed)
+    further = sum(1 for _ in further_views(faces.pixels[:0], params.views))
+    total = len(table) + further * len(faces) + len(CORRUPTIONS) * len(chosen)
+    done = 0
+
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        nonlocal done
+        result = np.empty((len(pixels), len(EXPRESSIONS)), dtype=np.float32)
+        for start in range(0, len(pixels), _BATCH):
+            part = slice(start, start + _BATCH)
+            result[part] = classifier.logits(pixels[part])
+            done += len(result[part])
+            progress(done, total)
+        return result
+
+    logits = run(table.pixels)
+    majority = _majority(ferplus, table)
+    found = assess(table, logits, params, seed, majority=majority)
+    single = logits[test]
+    if params.views > 1:
+        averaged = predictions(faces.pixels, single, params.views, found.calibration, run)
+        found.metrics["views"] = rounded(
+            views_section(
+                params.views,
+                averaged,
+                single.argmax(axis=1),
+                _subsets(faces, None if majority is None else majority[test]),
+                params.confidence,
+            )
+        )
+    robustness = measure_robustness(
+        faces.rows(chosen), single[chosen], run, params.confidence, seed
     )
-    plot_per_class(found.per_class, out / "per_class.png")
-    _write_predictions(table, logits, found.temperature, out / "predictions.parquet")
-    write_json(out / "latency.json", dict(latency))
-    evaluation_page(found, latency, table.manifest, out)
-    write_json(out / "metrics.json", found.metrics)
+    return replace(found, robustness=rounded(robustness)), logits
 
 
-def read_per_class(path: Path) -> list[dict[str, Any]]:
-    """The rows of a per_class.csv, figures as numbers: what the model card takes.
-
-    Raises:
-        TableError: absent, or no such file.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return [
-            {
-                name: text if name == "expression" else (int if name == "support" else float)(text)
-                for name, text in row.items()
-            }
-            for row in rows
-        ]
-    except (OSError, UnicodeDecodeError, csv.Error, TypeError, ValueError) as error:
-        raise TableError(f"{path} cannot be read ({error}). Run `dvc repro evaluate`.") from None
-
-
-def _logits(
-    classifier: LogitsModel, pixels: NDArray[np.uint8], progress: Callable[[int, int], None]
-) -> NDArray[np.float32]:
-    result = np.empty((len(pixels), len(EXPRESSIONS)), dtype=np.float32)
-    for start in range(0, len(pixels), _BATCH):
-        part = slice(start, start + _BATCH)
-        result[part] = classifier.logits(pixels[part])
-        progress(min(start + _BATCH, len(pixels)), len(pixels))
-    return result
+def _subsets(
+    faces: FaceTable, majority: NDArray[np.int64] | None
+) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.int64]]]:
+    """Rows of the test images and the labels they are compared with, as metrics.json names them."""
+    everything, actual = np.ones(len(faces), bool), faces.expression.astype(np.int64)
+    subsets = {"test": (everything, actual), "clean": (~faces.near_twin, actual)}
+    if majority is not None:
+        usable = majority >= 0
+        subsets["ferplus"] = (usable, majority)
+        subsets["ferplus_clean"] = (usable & ~faces.near_twin, majority)
+    return subsets
 
 
 def _majority(ferplus: Path | None, table: FaceTable) -> NDArray[np.int64] | None:
@@ -296,45 +298,17 @@ def _majority(ferplus: Path | None, table: FaceTable) -> NDArray[np.int64] | Non
     return found if (found >= 0).any() else None
 
 
-def _figures(
-    actual: NDArray[np.int64], predicted: NDArray[np.int64], params: EvaluateParams, seed: int
-) -> dict[str, Any]:
-    """Accuracy and macro-F1 of a set of images with their intervals; only `n` if it is empty."""
-    figures = _accuracy(actual == predicted, params.confidence)
-    if len(actual):
-        confusion = confusion_matrix(actual, predicted)
-        low, high = bootstrap_confusion(
-            confusion,
-            macro_f1,
-            resamples=params.bootstrap,
-            seed=seed,
-            confidence=params.confidence,
-        )
-        figures |= _bounded("macro_f1", float(macro_f1(confusion)), Interval(low, high))
-    return figures
-
-
-def _accuracy(correct: NDArray[np.bool_], level: float) -> dict[str, Any]:
-    n, hits = len(correct), int(correct.sum())
-    if n == 0:
-        return {"n": 0}
-    return {"n": n} | _bounded("accuracy", hits / n, wilson(hits, n, level))
-
-
 def _agreement(
     majority: NDArray[np.int64],
     predicted: NDArray[np.int64],
     actual: NDArray[np.int64],
     level: float,
 ) -> dict[str, Any]:
-    n, hits = len(majority), int((predicted == majority).sum())
-    if n == 0:
-        return {"n": 0}
-    # How far FER2013's own label agrees: without it the model's figure has no scale.
-    labels = float((actual == majority).mean())
-    return {"n": n, "label_agreement": labels} | _bounded(
-        "agreement", hits / n, wilson(hits, n, level)
-    )
+    figures = share("agreement", predicted == majority, level)
+    if figures["n"]:
+        # How far FER2013's own label agrees: without it the model's figure has no scale.
+        figures["label_agreement"] = float((actual == majority).mean())
+    return figures
 
 
 def _per_class(
@@ -352,17 +326,13 @@ def _per_class(
     rows = []
     for index, one in enumerate(class_figures(confusion)):
         row: dict[str, Any] = {"expression": one.expression, "support": one.support}
-        row |= _bounded(
+        row |= bounded(
             "precision", one.precision, wilson(one.hits, one.predicted, params.confidence)
         )
-        row |= _bounded("recall", one.recall, wilson(one.hits, one.support, params.confidence))
-        row |= _bounded("f1", one.f1, Interval(float(bounds[0, index]), float(bounds[1, index])))
+        row |= bounded("recall", one.recall, wilson(one.hits, one.support, params.confidence))
+        row |= bounded("f1", one.f1, Interval(float(bounds[0, index]), float(bounds[1, index])))
         rows.append(row)
     return rows
-
-
-def _bounded(name: str, value: float, interval: Interval) -> dict[str, float]:
-    return {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _digest(table: FaceTable) -> str:
@@ -374,62 +344,3 @@ def _digest(table: FaceTable) -> str:
     ):
         digest.update(line.encode())
     return digest.hexdigest()[:12]
-
-
-def _reliability_rows(found: Evaluation) -> list[dict[str, Any]]:
-    return [
-        _rounded(
-            {
-                "scaling": scaling,
-                "low": one.low,
-                "high": one.high,
-                "images": one.count,
-                "confidence": one.confidence,
-                "accuracy": one.accuracy,
-            }
-        )
-        for scaling, bins in (("before", found.before), ("after", found.after))
-        for one in bins
-        if one.count
-    ]
-
-
-def _write_predictions(
-    table: FaceTable, logits: NDArray[np.float32], temperature: float, out: Path
-) -> None:
-    """One row per held-out image, with its identity and no pixels."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    probabilities = softmax(logits, temperature).astype(np.float32)
-    names = np.asarray(EXPRESSIONS)
-    columns = {
-        "name": pa.array(table.name.tolist(), pa.string()),
-        "sha256": pa.array(table.sha256.tolist(), pa.string()),
-        "split": pa.array(table.split.tolist(), pa.string()),
-        "near_twin": pa.array(table.near_twin.astype(bool)),
-        "actual": pa.array(names[table.expression].tolist(), pa.string()),
-        "predicted": pa.array(names[logits.argmax(axis=1)].tolist(), pa.string()),
-    }
-    for index, name in enumerate(EXPRESSIONS):
-        columns[f"p_{name}"] = pa.array(probabilities[:, index])
-    with atomic_path(out) as temporary:
-        pq.write_table(pa.table(columns), temporary, compression="zstd")
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
-def _rounded(document: Any) -> Any:
-    if isinstance(document, Mapping):
-        return {name: _rounded(value) for name, value in document.items()}
-    if isinstance(document, list):
-        return [_rounded(value) for value in document]
-    if isinstance(document, float):
-        return round(float(document), _DIGITS)
-    return document

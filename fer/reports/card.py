@@ -26,6 +26,7 @@ def model_card(
     source: Mapping[str, Any] | None = None,
     per_class: Sequence[Mapping[str, Any]] = (),
     latency: Mapping[str, Any] | None = None,
+    robustness: Mapping[str, Any] | None = None,
     classes: Sequence[str] = EXPRESSIONS,
 ) -> str:
     """The card as Markdown.
@@ -38,9 +39,10 @@ def model_card(
             listed with dotted names.
         data: manifest.json of the prepared table.
         source: source.json; a synthetic source is warned of.
-        per_class: rows of per_class.csv (`fer.evaluation.evaluate.read_per_class`); without them
+        per_class: rows of per_class.csv (`fer.evaluation.report.read_per_class`); without them
             the table holds the F1 of metrics.json alone.
         latency: content of latency.json.
+        robustness: content of robustness.json; without it the card says that it was not measured.
         classes: names in the order of the probabilities.
     """
     splits = data.get("splits", {})
@@ -53,6 +55,8 @@ def model_card(
         test=metrics["test"],
         level=f"{metrics['confidence']:.0%}",
         figures=_figures(metrics),
+        corruptions=_corruptions(robustness or {}),
+        untouched=(robustness or {}).get("untouched", {}).get("test"),
         classes=list(classes),
         per_class=[_class_row(row) for row in per_class],
         f1=[(one, f"{value:.3f}") for one, value in metrics.get("f1", {}).items()],
@@ -81,7 +85,7 @@ def _figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         ("agreement with the FER+ majority", "ferplus", "agreement"),
         ("agreement with the FER+ majority, clean subset", "ferplus_clean", "agreement"),
         ("calibration error as trained", "test", "ece_before"),
-        ("calibration error after temperature scaling", "test", "ece"),
+        ("calibration error after scaling", "test", "ece"),
         ("accuracy, validation (chosen on)", "validation", "accuracy"),
     )
     rows = []
@@ -89,7 +93,43 @@ def _figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         found = metrics.get(section, {})
         if figure in found:
             rows.append((title, _percent(found[figure]), _bounds(found, figure), f"{found['n']:,}"))
-    return rows
+    return rows + _views(metrics)
+
+
+def _views(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The same of the mean of several views, where it was measured."""
+    views = metrics.get("views", {})
+    return [
+        (
+            f"{title}, mean of {views['count']} views",
+            _percent(views[section][figure]),
+            _bounds(views[section], figure),
+            f"{views[section]['n']:,}",
+        )
+        for title, section, figure in (
+            ("accuracy, all test images", "test", "accuracy"),
+            ("accuracy, clean subset", "clean", "accuracy"),
+            ("agreement with the FER+ majority", "ferplus", "agreement"),
+            ("agreement with the FER+ majority, clean subset", "ferplus_clean", "agreement"),
+        )
+        if figure in views.get(section, {})
+    ]
+
+
+def _corruptions(robustness: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """(what was done, accuracy, its difference, the same on the clean subset)."""
+    return [
+        (f"{one['kind']}: {one['level']}", *_changed(one["test"]), *_changed(one["clean"]))
+        for one in robustness.get("conditions", ())
+    ]
+
+
+def _changed(figures: Mapping[str, Any]) -> tuple[str, str]:
+    """Accuracy, and the points by which it changed with their interval."""
+    if not figures["n"]:
+        return "-", "-"
+    value, low, high = (figures[f"difference{end}"] * 100 for end in ("", "_low", "_high"))
+    return _percent(figures["accuracy"]), f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _class_row(row: Mapping[str, Any]) -> tuple[str, ...]:

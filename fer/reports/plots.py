@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fer.evaluation.calibration import ReliabilityBin
+    from fer.evaluation.calibration import Calibration, ReliabilityBin
 
 INK: Final = "#22303c"
 MUTED: Final = "#66737f"
@@ -154,9 +154,9 @@ def plot_reliability(
     *,
     ece_before: float,
     ece_after: float,
-    temperature: float,
+    calibration: Calibration,
 ) -> None:
-    """Reliability diagram: accuracy against confidence, before and after temperature scaling.
+    """Reliability diagram: accuracy against confidence, before and after scaling.
 
     Args:
         before: bins of the probabilities as trained.
@@ -164,7 +164,7 @@ def plot_reliability(
         out: PNG file.
         ece_before: expected calibration error as trained.
         ece_after: the same after scaling.
-        temperature: that the logits were divided by.
+        calibration: the scaling.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -174,7 +174,7 @@ def plot_reliability(
     tallest = max(0.01, max(one.count for one in [*before, *after]) / total)
     parts = (
         (before, ece_before, "As trained", ORANGE),
-        (after, ece_after, f"After temperature scaling (T = {temperature:.2f})", BLUE),
+        (after, ece_after, _scaling(calibration), BLUE),
     )
     for column, (bins, error, title, colour) in enumerate(parts):
         axes = figure.add_subplot(grid[0, column])
@@ -234,6 +234,11 @@ def plot_reliability(
         below.tick_params(labelbottom=True)
         axes.tick_params(labelbottom=False)
     save_figure(figure, out)
+
+
+def _scaling(calibration: Calibration) -> str:
+    title = f"After scaling (temperature {calibration.temperature:.2f}"
+    return title + (f", curvature {calibration.curvature:.2f})" if calibration.curvature else ")")
 
 
 def plot_per_class(rows: Sequence[Mapping[str, Any]], out: Path) -> None:

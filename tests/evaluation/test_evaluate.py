@@ -11,13 +11,21 @@ import pytest
 from fer.dataset.table import FaceTable
 from fer.errors import PackageError, TableError
 from fer.evaluation.calibration import expected_calibration_error, softmax
-from fer.evaluation.evaluate import assess, evaluate, read_per_class
+from fer.evaluation.evaluate import assess, evaluate
 from fer.evaluation.ferplus import VOTES, no_votes, read_votes
+from fer.evaluation.report import read_per_class
 from fer.expressions import EXPRESSIONS
 from fer.params import EvaluateParams
 
 GreyModel = Callable[..., Path]
-PARAMS = EvaluateParams(confidence=0.95, bootstrap=200, calibration_bins=15, latency_runs=5)
+PARAMS = EvaluateParams(
+    confidence=0.95,
+    bootstrap=200,
+    calibration_bins=15,
+    latency_runs=5,
+    views=2,
+    robustness_images=70,
+)
 FILES = {
     "metrics.json",
     "per_class.csv",
@@ -25,6 +33,8 @@ FILES = {
     "confusion.png",
     "reliability.csv",
     "reliability.png",
+    "robustness.json",
+    "robustness.png",
     "per_class.png",
     "predictions.parquet",
     "latency.json",
@@ -56,14 +66,21 @@ def workspace(
     return folder
 
 
-def run(folder: Path, out: Path, ferplus: str | None = "ferplus.parquet") -> None:
+def run(
+    folder: Path,
+    out: Path,
+    ferplus: str | None = "ferplus.parquet",
+    params: EvaluateParams = PARAMS,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
     evaluate(
         faces=folder / "faces.parquet",
         model=folder / "model",
         ferplus=folder / ferplus if ferplus else None,
-        params=PARAMS,
+        params=params,
         seed=3,
         out=out,
+        progress=progress,
     )
 
 
@@ -158,7 +175,7 @@ def test_per_class_can_be_read_back(workspace: Path, tmp_path: Path) -> None:
 
 def test_the_page_stands_alone(workspace: Path) -> None:
     page = (workspace / "out" / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     assert "http" not in page
     assert "<script" not in page
     metrics = json.loads((workspace / "out" / "metrics.json").read_text())
@@ -169,15 +186,54 @@ def test_the_page_stands_alone(workspace: Path) -> None:
 
 def test_dvc_reads_the_metrics(workspace: Path) -> None:
     metrics = json.loads((workspace / "out" / "metrics.json").read_text())
-    depth = max(
-        1 + isinstance(value, dict) + any(isinstance(v, dict) for v in dict(value).values())
-        if isinstance(value, dict)
-        else 1
-        for value in metrics.values()
-    )
-    assert depth == 2
-    leaves = [v for s in metrics.values() for v in (s.values() if isinstance(s, dict) else [s])]
-    assert all(isinstance(leaf, int | float | str) for leaf in leaves)
+
+    def leaves(value: object) -> list[object]:
+        if isinstance(value, dict):
+            return [leaf for one in value.values() for leaf in leaves(one)]
+        return [value]
+
+    # DVC shows nested mappings of single values, and leaves lists out.
+    assert all(isinstance(leaf, int | float | str) for leaf in leaves(metrics))
+
+
+def test_views_stand_apart_from_the_single_one(workspace: Path, tmp_path: Path) -> None:
+    metrics = json.loads((workspace / "out" / "metrics.json").read_text())
+    views = metrics.pop("views")
+    assert views["count"] == 2
+    # A mirror image has the same mean grey level, so this model answers the same.
+    for name, figure in (
+        ("test", "accuracy"),
+        ("clean", "accuracy"),
+        ("ferplus", "agreement"),
+        ("ferplus_clean", "agreement"),
+    ):
+        assert views[name]["n"] == metrics[name]["n"]
+        assert views[name][figure] == metrics[name][figure]
+        assert views[name]["difference"] == 0
+    alone = PARAMS.model_copy(update={"views": 1})
+    run(workspace, tmp_path, params=alone)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    page = (workspace / "out" / "index.html").read_text()
+    assert "all test images, mean of 2 views" in page
+    assert "mean of 2 views" not in (tmp_path / "index.html").read_text()
+
+
+def test_robustness_is_measured_on_a_part(workspace: Path) -> None:
+    found = json.loads((workspace / "out" / "robustness.json").read_text())
+    assert found["untouched"]["test"]["n"] == 70
+    page = (workspace / "out" / "index.html").read_text()
+    assert "70 of the 140 test images" in page
+    for condition in found["conditions"]:
+        assert condition["kind"] in page
+
+
+def test_every_prediction_moves_the_bar(workspace: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    run(workspace, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    # Validation and test, the mirror images of test, and 16 times the part of it.
+    assert {total for _, total in seen} == {280 + 140 + 16 * 70}
+    assert seen[-1][0] == seen[-1][1]
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -239,7 +295,7 @@ def test_calibration_is_that_of_the_scaled_test_split(faces: FaceTable) -> None:
     logits = (rng.normal(size=(len(faces), 7)) * 4).astype(np.float32)
     found = assess(faces, logits, PARAMS, 0)
     test = faces.split == "test"
-    shares = softmax(logits[test], found.temperature)
+    shares = softmax(logits[test], found.calibration)
     correct = shares.argmax(axis=1) == faces.expression[test]
     expected = expected_calibration_error(shares.max(axis=1), correct, PARAMS.calibration_bins)
     assert found.metrics["test"]["ece"] == pytest.approx(expected, abs=1e-6)

@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer.evaluation.calibration import expected_calibration_error
-from fer.evaluation.intervals import bootstrap_calibration, bootstrap_confusion, wilson
+from fer.evaluation.intervals import (
+    bootstrap_calibration,
+    bootstrap_confusion,
+    paired_difference,
+    wilson,
+)
 from fer.evaluation.metrics import accuracy, confusion_matrix, f1_scores, macro_f1
 
 
@@ -116,3 +121,34 @@ def test_calibration_interval_does_not_depend_on_chunks(monkeypatch: pytest.Monk
     whole = bootstrap_calibration(stated, correct, bins=10, resamples=100, seed=5)
     monkeypatch.setattr("fer.evaluation.intervals._CELLS", 1000)
     assert bootstrap_calibration(stated, correct, bins=10, resamples=100, seed=5) == whole
+
+
+def test_paired_difference_by_hand() -> None:
+    # (10 + 1) / 102 up and (4 + 1) / 102 down, after Bonett and Price 2012.
+    low, high = paired_difference(10, 4, 100)
+    up, down = 11 / 102, 5 / 102
+    half = 1.959964 * ((up + down - (up - down) ** 2) / 102) ** 0.5
+    assert low == pytest.approx(up - down - half)
+    assert high == pytest.approx(up - down + half)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (100, 0), (0, 100), (50, 50), (7, 3)])
+def test_paired_difference_holds_its_figure(gained: int, lost: int) -> None:
+    low, high = paired_difference(gained, lost, 100)
+    assert -1 <= low <= (gained - lost) / 100 <= high <= 1
+    assert low < high
+
+
+def test_paired_difference_covers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(300, [0.06, 0.11, 0.83], size=2000)
+    inside = [
+        low <= -0.05 <= high for low, high in (paired_difference(g, s, 300) for g, s, _ in draws)
+    ]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(-1, 0), (0, -1), (60, 41)])
+def test_paired_difference_refuses_counts_that_cannot_be(gained: int, lost: int) -> None:
+    with pytest.raises(ValueError, match="of 100"):
+        paired_difference(gained, lost, 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from fer.dataset.table import FaceTable
 from fer.errors import PackageError
+from fer.evaluation.calibration import Calibration, softmax
 from fer.evaluation.evaluate import evaluate
 from fer.files import write_json
 from fer.inference.classifier import Classifier
@@ -51,19 +53,21 @@ def stages(
         faces=root / "prepared" / "faces.parquet",
         model=root / "exported",
         ferplus=None,
-        params=params.evaluate.model_copy(update={"bootstrap": 100, "latency_runs": 2}),
+        params=params.evaluate.model_copy(
+            update={"bootstrap": 100, "latency_runs": 2, "robustness_images": 30}
+        ),
         seed=1,
         out=root / "evaluation",
     )
     return root
 
 
-def build(stages: Path, out: Path, checkout: Path) -> ModelPackage:
+def build(stages: Path, out: Path, checkout: Path, evaluation: Path | None = None) -> ModelPackage:
     return package_model(
         load_params(checkout / "params.yaml"),
         trained=stages / "trained",
         exported=stages / "exported",
-        evaluation=stages / "evaluation",
+        evaluation=evaluation or stages / "evaluation",
         prepared=stages / "prepared",
         source=stages / "source",
         out=out,
@@ -75,9 +79,17 @@ def test_a_package_is_complete_and_opens(stages: Path, tmp_path: Path, checkout:
     made = build(stages, tmp_path / "package", checkout)
     opened = ModelPackage.open(tmp_path / "package")
     assert opened.digest == made.digest
-    assert {"model.onnx", "network.weights.h5", "card.md", "metrics.json", "reference.json"} <= set(
-        opened.manifest.files
-    )
+    assert {
+        "model.onnx",
+        "network.weights.h5",
+        "card.md",
+        "metrics.json",
+        "reference.json",
+        "robustness.json",
+    } <= set(opened.manifest.files)
+    card = opened.file("card.md").read_text(encoding="utf-8")
+    assert "30 test images, each changed in one way" in card
+    assert "mean of 2 views" in card
     lineage = opened.manifest.lineage
     assert lineage["params"]["seed"] == 2013  # type: ignore[index,call-overload]
     assert lineage["training"]["initial_weights"] == {"kind": "none"}  # type: ignore[index,call-overload]
@@ -89,17 +101,31 @@ def test_the_packaged_model_is_calibrated(
     stages: Path, tmp_path: Path, checkout: Path, faces: FaceTable
 ) -> None:
     package = build(stages, tmp_path / "package", checkout)
-    temperature = package.manifest.metrics["temperature"]
-    assert isinstance(temperature, float)
-    assert temperature > 1.2  # the stand-in is four times too sure
+    metrics = package.manifest.metrics
+    calibration = Calibration(metrics["temperature"], metrics["curvature"])  # type: ignore[arg-type]
+    assert calibration.temperature > 1.2  # the stand-in is four times too sure
     crops = faces.pixels[:8]
     before = Classifier(stages / "exported" / "model.onnx")
     after = Classifier(package.file("model.onnx"))
-    scaled = before.logits(crops) / temperature
-    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    np.testing.assert_allclose(
-        after.probabilities(crops), scaled / scaled.sum(axis=1, keepdims=True), atol=1e-5
-    )
+    expected = softmax(before.logits(crops), calibration)
+    np.testing.assert_allclose(after.probabilities(crops), expected, atol=1e-5)
+    np.testing.assert_allclose(after.logits(crops), before.logits(crops), atol=1e-5)
+
+
+@pytest.mark.parametrize("curvature", [0.0, 0.01])
+def test_a_curvature_goes_into_the_model(
+    stages: Path, tmp_path: Path, checkout: Path, faces: FaceTable, curvature: float
+) -> None:
+    shutil.copytree(stages / "evaluation", tmp_path / "evaluation")
+    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    metrics |= {"temperature": 30.0, "curvature": curvature}
+    write_json(tmp_path / "evaluation" / "metrics.json", metrics)
+    package = build(stages, tmp_path / "package", checkout, tmp_path / "evaluation")
+    crops = faces.pixels[:40]
+    before = Classifier(stages / "exported" / "model.onnx")
+    after = Classifier(package.file("model.onnx"))
+    expected = softmax(before.logits(crops), Calibration(30.0, curvature))
+    np.testing.assert_allclose(after.probabilities(crops), expected, atol=1e-5)
     np.testing.assert_allclose(after.logits(crops), before.logits(crops), atol=1e-5)
 
 

@@ -16,6 +16,7 @@ def bounded(name: str, value: float) -> dict[str, float]:
 METRICS: dict[str, Any] = {
     "confidence": 0.95,
     "temperature": 1.2345,
+    "curvature": 0.0678,
     "test_set": "abcdef012345",
     "model_bytes": 31_000_000,
     "validation": {"n": 3589, **bounded("accuracy", 0.661)},
@@ -50,6 +51,38 @@ PER_CLASS = [
     }
     for index, name in enumerate(EXPRESSIONS)
 ]
+
+
+def changed(n: int, value: float, change: float) -> dict[str, Any]:
+    return {"n": n, **bounded("accuracy", value), **bounded("difference", change)}
+
+
+ROBUSTNESS = {
+    "untouched": {
+        "test": {"n": 800, **bounded("accuracy", 0.651)},
+        "clean": {"n": 677, **bounded("accuracy", 0.62)},
+    },
+    "conditions": [
+        {
+            "kind": "blur",
+            "level": "sigma 2 px",
+            "test": changed(800, 0.551, -0.1),
+            "clean": changed(677, 0.53, -0.09),
+        },
+        {
+            "kind": "contrast",
+            "level": "half of it",
+            "test": changed(800, 0.661, 0.01),
+            "clean": {"n": 0},
+        },
+    ],
+}
+VIEWS = {
+    "count": 2,
+    "test": changed(3589, 0.66, 0.008),
+    "clean": changed(3037, 0.63, 0.007),
+    "ferplus": {"n": 3350, **bounded("agreement", 0.65), **bounded("difference", 0.007)},
+}
 
 
 def card(**changes: Any) -> str:
@@ -88,6 +121,38 @@ def test_figures_stand_beside_their_intervals() -> None:
     assert "| disgust | 101 | 60.0 % (59.0 to 61.0) | 70.0 % (69.0 to 71.0) |" in text
 
 
+def test_calibration_is_told_in_full() -> None:
+    assert "temperature 1.2345, curvature 0.0678 (inside the model)" in card()
+    text = card(metrics=METRICS | {"curvature": 0.0})
+    assert "curvature" not in text
+    assert "square" not in text
+
+
+def test_views_are_lines_of_their_own() -> None:
+    text = card(metrics=METRICS | {"views": VIEWS})
+    assert "| accuracy, all test images | 65.2 % | 64.2 to 66.2 | 3,589 |" in text
+    title = "accuracy, all test images, mean of 2 views"
+    assert f"| {title} | 66.0 % | 65.0 to 67.0 | 3,589 |" in text
+    assert "| agreement with the FER+ majority, mean of 2 views | 65.0 % |" in text
+    assert "views" not in card()
+
+
+def test_worse_pictures_are_told_from_what_was_measured() -> None:
+    text = card(robustness=ROBUSTNESS)
+    row = "| blur: sigma 2 px | 55.1 % | -10.0 (-11.0 to -9.0) | 53.0 % | -9.0 (-10.0 to -8.0) |"
+    assert row in text
+    assert "| contrast: half of it | 66.1 % | +1.0 (+0.0 to +2.0) | - | - |" in text
+    assert (
+        "800 test images, each changed in one way; untouched they have an accuracy of 65.1 %"
+        in (text)
+    )
+    assert "smaller than 24 pixels" in text
+    assert "this card has no figure for that" not in text
+    without = card()
+    assert "Worse pictures" not in without
+    assert "this card has no figure for that" in without
+
+
 def test_leaks_are_counted() -> None:
     text = card()
     assert "| test | 3,589 | 3,589 | 552 |" in text
@@ -103,7 +168,8 @@ def test_lineage_is_listed_and_cannot_break_the_table() -> None:
 
 
 def test_tables_have_equal_columns_in_every_row() -> None:
-    for block in re.findall(r"(?:^\|.*\n)+", card(), flags=re.MULTILINE):
+    whole = card(metrics=METRICS | {"views": VIEWS}, robustness=ROBUSTNESS)
+    for block in re.findall(r"(?:^\|.*\n)+", whole, flags=re.MULTILINE):
         rows = block.strip().splitlines()
         assert {row.count("|") for row in rows} == {rows[0].count("|")}, block
         assert re.fullmatch(r"[|\-: ]+", rows[1]), block

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer.evaluation.calibration import reliability_bins
+from fer.evaluation.calibration import Calibration, reliability_bins
 from fer.evaluation.metrics import class_figures, confusion_matrix
 from fer.expressions import EXPRESSIONS, Expression
-from fer.reports.plots import plot_confusion, plot_per_class, plot_reliability
+from fer.reports.plots import BLUE, ORANGE, plot_confusion, plot_per_class, plot_reliability
+from fer.reports.robustness_plot import plot_robustness
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -72,9 +73,45 @@ def test_classes_and_bins_without_images_draw(tmp_path: Path) -> None:
     plot_per_class(rows(single), tmp_path / "per_class.png")
     bins = reliability_bins([0.7], [True], 15)
     plot_reliability(
-        bins, bins, tmp_path / "reliability.png", ece_before=0.3, ece_after=0.3, temperature=1
+        bins,
+        bins,
+        tmp_path / "reliability.png",
+        ece_before=0.3,
+        ece_after=0.3,
+        calibration=Calibration(),
     )
     assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def worse(n: int) -> dict[str, object]:
+    """A robustness.json of two kinds; `n` images in the clean subset."""
+    figures = {
+        "n": 70,
+        **{f"accuracy{end}": 0.6 for end in ("", "_low", "_high")},
+        **{f"difference{end}": -0.1 for end in ("", "_low", "_high")},
+    }
+    clean = figures | {"n": n} if n else {"n": 0}
+    kinds = [("blur", "sigma 1 px"), ("blur", "sigma 2 px"), ("noise", "5 %")]
+    rows = [{"kind": one, "level": two, "test": figures, "clean": clean} for one, two in kinds]
+    return {"untouched": {"test": figures}, "conditions": rows}
+
+
+def test_robustness_shows_all_images_and_the_clean_subset(tmp_path: Path) -> None:
+    plot_robustness(worse(50), tmp_path / "both.png")
+    plot_robustness(worse(0), tmp_path / "all.png")
+    # Bars let a little of the page through.
+    blue = "#{:02x}{:02x}{:02x}".format(
+        *(round(0.85 * int(BLUE[at : at + 2], 16) + 0.15 * 255) for at in (1, 3, 5))
+    )
+    both, alone = pixels(tmp_path / "both.png"), pixels(tmp_path / "all.png")
+    assert has_colour(both, blue)
+    assert has_colour(alone, blue)
+    marks = [(np.abs(one - _colour(ORANGE)).max(axis=2) <= 2).sum() for one in (both, alone)]
+    assert marks[0] > marks[1] + 30  # the legend has one either way
+
+
+def _colour(name: str) -> np.ndarray:
+    return np.array([int(name[at : at + 2], 16) for at in (1, 3, 5)])
 
 
 def test_no_pyplot_state_is_left(confusion: np.ndarray, tmp_path: Path) -> None:
