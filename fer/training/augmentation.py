@@ -77,7 +77,7 @@ class FaceAugmentation(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
         count, side = ops.shape(images)[0], images.shape[1]
         chosen = ops.cast(self._uniform(count, 0, 1) < self.params.far, "float32")
         share = _each(chosen * self._uniform(count, 0, 1))
-        reduced = ops.average_pool(images, 2, padding="same")
+        reduced = ops.average_pool(images, 2, strides=2, padding="same")
         far = ops.image.resize(reduced, (side, side), interpolation="bilinear")
         return images + share * (far - images)
 

@@ -12,15 +12,15 @@ import keras
 
 
 class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]  # Keras has no types
-    """Keras's layer, fused where TensorFlow computes it over the last axis of four.
+    """Keras's layer, fused where TensorFlow computes it in float32 over the last axis of four.
 
-    Elsewhere (JAX, other shapes) it is Keras's own. Variables, their names and the layer's name in
+    Elsewhere (JAX, half precision, other shapes) it is Keras's own. Variables, their names and the layer's name in
     a weights file are the same; the moving variance follows the unbiased estimate of a batch,
     which differs from Keras's by a factor of n / (n - 1) over all n positions of a batch.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if keras.backend.backend() != "tensorflow" or len(inputs.shape) != 4 or mask is not None:
+        if not self._fits(inputs) or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         from tensorflow.compat.v1.nn import fused_batch_norm
 
@@ -37,6 +37,10 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         for moving, seen in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + seen * (1 - self.momentum))
         return outputs
+
+    def _fits(self, inputs: Any) -> bool:
+        plain = keras.backend.standardize_dtype(inputs.dtype) == "float32"
+        return plain and len(inputs.shape) == 4 and keras.backend.backend() == "tensorflow"
 
 
 def with_fused_batch_norm(model: keras.Model) -> keras.Model:
