@@ -14,9 +14,9 @@ import keras
 class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]  # Keras has no types
     """Keras's layer, fused where TensorFlow computes it in float32 over the last axis of four.
 
-    Elsewhere (JAX, half precision, other shapes) it is Keras's own. Variables, their names and the layer's name in
-    a weights file are the same; the moving variance follows the unbiased estimate of a batch,
-    which differs from Keras's by a factor of n / (n - 1) over all n positions of a batch.
+    Elsewhere (JAX, half precision, other shapes) it is Keras's own. Variables, their names and the
+    layer's name in a weights file are the same; the moving variance follows the unbiased estimate
+    of a batch, which differs from Keras's by a factor of n / (n - 1) over its n positions.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
