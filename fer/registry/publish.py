@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +28,7 @@ from fer.registry.progress import transfer_bar
 from fer.registry.reference import check_name
 from fer.registry.store import Progress
 from fer.registry.versions import Version, summarise, summary_record
-from fer.registry.writer import TRIES, author
+from fer.registry.writer import TRIES, author, back_off
 
 _HASHED_FIRST: Final = 16 << 20
 """Files up to this are checked before anything is sent, larger ones while they are."""
@@ -158,9 +156,8 @@ class Publisher(AliasMover):
             try:
                 self.store.create_if_absent(version_key(name, number + 1), document.to_bytes())
             except ConflictError:
-                # Others may have gone on by several; a listing may lag behind the conflict. Who
-                # lost waits longer each time, so that many writers do not keep each other busy.
-                time.sleep(random.uniform(0, min(0.5, 0.01 * 2 ** min(attempt, 8))))  # noqa: S311
+                back_off(attempt)
+                # Others may have gone on by several; a listing may lag behind the conflict.
                 number, known = self._look(name, package.digest, number + 1)
                 continue
             self._settle_version(document, fresh=True)

@@ -42,7 +42,7 @@ def _start(*arguments: object) -> subprocess.Popen[str]:
 def _run(*arguments: object) -> list[list[int]]:
     """Let COUNT processes work at once; what each returned."""
     with _start(*arguments) as worker:
-        out, err = worker.communicate("\n", timeout=300)
+        out, err = worker.communicate("\n", timeout=900)
     results: list[list[int]] = json.loads(out)
     assert None not in results, err
     return results

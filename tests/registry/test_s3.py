@@ -237,7 +237,7 @@ def test_parts_over_https_go_with_their_checksum(
     ("endpoint", "addressing", "address"),
     [
         ("", "auto", "https://models.s3.amazonaws.com/fer/registry.json"),
-        ("", "path", "https://s3.us-east-1.amazonaws.com/models/fer/registry.json"),
+        ("", "path", "https://s3.amazonaws.com/models/fer/registry.json"),
         ("http://s3.lan:9000", "auto", "http://s3.lan:9000/models/fer/registry.json"),
         ("http://s3.lan:9000", "virtual", "http://models.s3.lan:9000/fer/registry.json"),
     ],
@@ -255,7 +255,7 @@ def test_path_and_virtual_style(
 
     def answer(request: Any, **_: Any) -> AWSResponse:
         asked.append(request.url)
-        raw = SimpleNamespace(stream=lambda: iter([b"<Error/>"]))
+        raw = SimpleNamespace(stream=lambda: iter([b"<Error><Code>NoSuchKey</Code></Error>"]))
         return AWSResponse(request.url, 404, {}, raw)
 
     store._client.meta.events.register("before-send.s3", answer)
