@@ -206,3 +206,11 @@ def test_a_forced_promotion_says_so(folder_registry: Registry, make_package: Any
     assert "FORCED    past the gate as @champion" in shown
     assert "NO  recall_fear 0.1 is below 0.2" in shown
     assert run_json("show", "faces")["forced"][0]["reason"] == "needed"
+    # For ever: after another decision, another champion, its deletion, and the end of its files.
+    folder_registry.judge("faces", 1, {"passed": True, "champion": None})
+    run("promote", "faces:1")
+    run("register", make_package(2).folder, "--promote-as", "champion")
+    run("delete", "faces:1", "--force")
+    assert run_json("gc", "--grace", "0", "--apply")["purged"] == ["faces:1"]
+    assert "FORCED    past the gate as @champion" in run("show", "faces:1")
+    assert "promote 1 @champion FORCED" in run("log", "faces")
