@@ -135,10 +135,13 @@ class Publisher(AliasMover):
             package: whose blobs are all there.
             note: kept with the version.
             origin: where it was imported from.
-            looked: the newest version, and the one that has this package; that it is long ago
-                does not matter, for a number that somebody took since then is a conflict.
+            looked: the newest version, and the one that has this package. What came since then
+                is a conflict about the number.
         """
         number, known = looked.result()
+        if known is not None:
+            # It may have been deleted while the files went up.
+            number, known = self._look(name, package.digest)
         for attempt in range(TRIES * 20):
             if known is not None:
                 return known

@@ -55,14 +55,14 @@ def _client(
         options["retries"]["max_attempts"] = 5
     try:
         session = boto3.session.Session()
-        client = session.client(
+        made = session.client(
             "s3",
             endpoint_url=endpoint,
             region_name=session.region_name or "us-east-1",
             config=Config(**options),
         )
-        client.meta.events.register("before-sign.s3.PutObject", _send_at_once)
-        return client
+        made.meta.events.register("before-sign.s3.PutObject", _send_at_once)
+        return made
     except ValueError as error:
         raise SettingsError(
             f"FER_S3_ENDPOINT: {error}. Give a URL such as http://host:port."

@@ -81,7 +81,9 @@ def card_page(card: str) -> str:
 
     title, _, rest = card.partition("\n")
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(rest)
-    return render("card.html", title=_unmarked(title.removeprefix("# ")), card=Markup(body))  # noqa: S704
+    name = _unmarked(title.removeprefix("# "))
+    # The renderer has escaped whatever HTML came in.
+    return render("card.html", title=name, lead="", footer="", card=Markup(body))  # noqa: S704
 
 
 def _figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
