@@ -23,10 +23,10 @@ COMMANDS = (
     ("demo",),
     *(("data", name) for name in ("fetch", "validate", "prepare", "describe")),
     *((name,) for name in ("train", "export", "evaluate", "package")),
-    *(("models", name) for name in ("list", "show", "register", "promote")),
+    *(("models", name) for name in ("init", "list", "show", "log", "register", "promote")),
     *(("models", name) for name in ("rollback", "pull", "verify", "gate", "diff")),
     *(("models", name) for name in ("tag", "note", "deprecate", "delete", "restore", "gc")),
-    *(("models", name) for name in ("export", "import")),
+    *(("models", name) for name in ("export", "import", "sign")),
     *((name,) for name in ("predict", "batch", "video", "live")),
     *(("drift", name) for name in ("check", "baseline")),
 )

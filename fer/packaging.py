@@ -17,7 +17,7 @@ from fer.files import write_json, write_text
 from fer.lineage import Lineage
 from fer.params import Params
 from fer.registry.package import ModelPackage, write_package
-from fer.reports.card import model_card
+from fer.reports.card import card_page, model_card
 
 _VERSIONS: Final = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "onnxruntime", "dvc")
 _QUANTILES: Final = tuple(step / 20 for step in range(21))
@@ -88,6 +88,7 @@ def package_model(
             robustness=read_robustness(evaluation / "robustness.json"),
         )
         write_text(made / "card.md", card)
+        write_text(made / "card.html", card_page(card))
         files = {
             "model.onnx": made / "model.onnx",
             "network.json": trained / "network.json",
@@ -102,6 +103,7 @@ def package_model(
             "curves.png": trained / "curves.png",
             "reference.json": made / "reference.json",
             "card.md": made / "card.md",
+            "card.html": made / "card.html",
         }
         return write_package(
             out,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -67,6 +67,14 @@ class Settings(BaseSettings):
         default=None, description="Endpoint URL of an S3-compatible server."
     )
     s3_addressing: str = Field(default="auto", description="auto, path or virtual.")
+    s3_encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
+        default=None,
+        description="Server-side encryption that every write asks for; the bucket's default "
+        "needs no setting.",
+    )
+    s3_kms_key: str | None = Field(
+        default=None, description="KMS key of aws:kms; the account's own where not given."
+    )
     single_writer: bool = Field(
         default=False,
         description="Only one process ever writes to the registry: take a store that ignores "

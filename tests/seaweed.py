@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +60,15 @@ def weed_binary() -> str | None:
 
 
 @contextmanager
-def weed_server(folder: Path, ports: tuple[int, ...] = ()) -> Iterator[S3Server]:
+def weed_server(
+    folder: Path, ports: tuple[int, ...] = (), options: Sequence[str] = ()
+) -> Iterator[S3Server]:
     """Run `weed mini` with its data in `folder`; ready when a PUT and GET have worked.
 
     Args:
         folder: its data and logs; those of an earlier server are taken over.
         ports: of that earlier server; left out: free ones.
+        options: more of `weed mini`.
 
     Raises:
         RuntimeError: no `weed` program, or it does not start within 60 s.
@@ -79,7 +82,7 @@ def weed_server(folder: Path, ports: tuple[int, ...] = ()) -> Iterator[S3Server]
     environment = os.environ | credentials | seaweed.memory()
     with (folder / "output.log").open("wb") as output:
         process = subprocess.Popen(
-            seaweed.command(data, ports),
+            [*seaweed.command(data, ports), *options],
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -147,6 +147,27 @@ def show(reference: Reference, registry: RegistryOption = None, as_json: JsonFla
 
 
 @app.command()
+def log(
+    name: Name,
+    last: Annotated[int | None, typer.Option(min=1, help="Only this many, the newest.")] = None,
+    registry: RegistryOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show who did what to a model, when and why. Example: fer models log name --last 20
+
+    The log is append-only: deletions and forced promotions stay in it for ever.
+    """
+    opened = open_registry(registry)
+    events = opened.events(name)[-(last or 0) :]
+    document = {
+        "registry": opened.url,
+        "name": name,
+        "events": [event.model_dump(mode="json") for event in events],
+    }
+    emit(document, as_json, lambda: "\n".join(_events_text(events, versions=True)))
+
+
+@app.command()
 def register(
     folder: Annotated[Path, typer.Argument(help="The model package.")],
     message: Annotated[str, typer.Option("--note", "-n", help="Kept with the version.")] = "",
@@ -347,10 +368,11 @@ def _versions_text(versions: list[VersionSummary], aliases: dict[str, Alias]) ->
     return "\n".join(lines)
 
 
-def _events_text(events: list[Event]) -> list[str]:
+def _events_text(events: list[Event], *, versions: bool = False) -> list[str]:
     lines = []
     for event in events:
-        where = f" @{event.alias}" if event.alias else ""
+        where = f" {event.version}" if versions else ""
+        where += f" @{event.alias}" if event.alias else ""
         forced = " [red]FORCED[/red]" if event.forced else ""
         line = f"  {event.time}  {event.action}{where}{forced}  {plain(event.author)}  "
         lines.append((line + plain(event.reason)).rstrip())

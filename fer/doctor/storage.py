@@ -34,7 +34,12 @@ def registry() -> list[Finding]:
     stat = store.head(key)
     try:
         store.check_conditional()
-        found.append(Finding("registry write", "ok", "conditional writes hold"))
+        if settings().single_writer and url.startswith("s3://"):
+            text = "FER_SINGLE_WRITER is set: nothing keeps two writers apart"
+            advice = "Let one process write at a time; unset it on a store with conditional writes."
+            found.append(Finding("registry write", "warning", text, advice))
+        else:
+            found.append(Finding("registry write", "ok", "conditional writes hold"))
     except UnsafeStoreError as error:
         text, _, advice = str(error).partition(". ")
         found.append(Finding("registry write", "failed", text, advice))

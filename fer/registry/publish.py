@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from fer.registry.progress import transfer_bar
 from fer.registry.reference import check_name
 from fer.registry.store import Progress
 from fer.registry.versions import Version, summarise, summary_record
-from fer.registry.writer import TRIES, author
+from fer.registry.writer import TRIES, author, back_off
 
 _HASHED_FIRST: Final = 16 << 20
 """Files up to this are checked before anything is sent, larger ones while they are."""
@@ -81,9 +82,12 @@ class Publisher(AliasMover):
         name = check_name(package.name)
         self._begin_writing()
         blobs = {package.digest, *(file.sha256 for file in package.manifest.files.values())}
-        with pending(self.store, str(package.name), blobs):
+        with pending(self.store, str(package.name), blobs), ThreadPoolExecutor(1) as pool:
+            # What is registered already is looked up while the files go up: over a network, that
+            # takes longer than a small package.
+            looked = pool.submit(self._look, name, package.digest)
             self._upload(package, progress)
-            return self._commit(name, package, note, origin)
+            return self._commit(name, package, note, origin, looked)
 
     def _upload(self, package: ModelPackage, progress: bool) -> None:
         manifest = package.folder / MANIFEST
@@ -117,12 +121,29 @@ class Publisher(AliasMover):
             check_file(path, entry, hashed=large)
 
     def _commit(
-        self, name: str, package: ModelPackage, note: str, origin: dict[str, Any] | None
+        self,
+        name: str,
+        package: ModelPackage,
+        note: str,
+        origin: dict[str, Any] | None,
+        looked: Future[tuple[int, Version | None]],
     ) -> Version:
-        """Create the version document under the first number that is free."""
-        number = max(self._known_numbers(name), default=0)
-        for _ in range(TRIES * 20):
-            if (known := self._registered(name, package.digest, number)) is not None:
+        """Create the version document under the first number that is free.
+
+        Args:
+            name: the model.
+            package: whose blobs are all there.
+            note: kept with the version.
+            origin: where it was imported from.
+            looked: the newest version, and the one that has this package. What came since then
+                is a conflict about the number.
+        """
+        number, known = looked.result()
+        if known is not None:
+            # It may have been deleted while the files went up.
+            number, known = self._look(name, package.digest)
+        for attempt in range(TRIES * 20):
+            if known is not None:
                 return known
             document = VersionDocument(
                 name=name,
@@ -138,12 +159,18 @@ class Publisher(AliasMover):
             try:
                 self.store.create_if_absent(version_key(name, number + 1), document.to_bytes())
             except ConflictError:
+                back_off(attempt)
                 # Others may have gone on by several; a listing may lag behind the conflict.
-                number = max([number + 1, *self._known_numbers(name)])
+                number, known = self._look(name, package.digest, number + 1)
                 continue
             self._settle_version(document, fresh=True)
             return Version.of(document)
         raise ConflictError(f"Too many others register {name!r} at once. Repeat the command.")
+
+    def _look(self, name: str, digest: str, least: int = 0) -> tuple[int, Version | None]:
+        """The newest version's number, `least` at least, and the version that has this digest."""
+        newest = max([least, *self._known_numbers(name)])
+        return newest, self._registered(name, digest, newest)
 
     def _registered(self, name: str, digest: str, newest: int) -> Version | None:
         """The version up to `newest` that has this digest and is not deleted.
@@ -170,8 +197,11 @@ class Publisher(AliasMover):
 
     def _settle_version(self, document: VersionDocument, *, fresh: bool = False) -> None:
         """Write what follows from a version; anyone may, any number of times."""
-        self._note_digest(document, fresh=fresh)
-        self._ensure(document.event.key, document.event.to_bytes(), fresh=fresh)
+        event = document.event
+        with ThreadPoolExecutor(1) as pool:
+            noted = pool.submit(self._note_digest, document, fresh=fresh)
+            self._ensure(event.key, event.to_bytes(), fresh=fresh)
+            noted.result()
         if document.number % INDEXED == 0:
             self._write_index(document.name, document.number // INDEXED - 1)
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import logging
 import os
 import random
 import re
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +27,7 @@ from fer.errors import (
     StoreError,
     UnavailableError,
 )
+from fer.registry.s3_client import client
 from fer.registry.s3_errors import code_of, explain, is_missing_key, not_s3
 from fer.registry.s3_transfer import read_parts, upload_parts
 from fer.registry.store import (
@@ -61,6 +59,8 @@ class S3Store(Store):
         endpoint: URL of an S3-compatible server; None for AWS or what AWS_ENDPOINT_URL says.
         addressing: auto, path or virtual. With an endpoint, auto means path: few such servers
             have a wildcard DNS name.
+        encryption: what each write asks for, as boto3 names it (ServerSideEncryption,
+            SSEKMSKeyId); without it the bucket's default holds.
         offline: refuse every request.
         single_writer: send no conditions, but look before each write. Of two writers at once, one
             may be lost; for servers that ignore conditions.
@@ -76,6 +76,7 @@ class S3Store(Store):
         *,
         endpoint: str | None = None,
         addressing: str = "auto",
+        encryption: Mapping[str, str] | None = None,
         offline: bool = False,
         single_writer: bool = False,
     ) -> None:
@@ -86,6 +87,7 @@ class S3Store(Store):
         self.endpoint = endpoint
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.identity = f"{endpoint or 'aws'}|{self.url}"
+        self._encryption = dict(encryption or {})
         self._offline = offline
         self._single_writer = single_writer
         self._addressing = "path" if addressing == "auto" and endpoint else addressing
@@ -96,7 +98,7 @@ class S3Store(Store):
         """The store that s3://bucket/prefix names, with the endpoint of the settings.
 
         Raises:
-            SettingsError: no bucket, or a prefix that is no key.
+            SettingsError: no bucket, a prefix that is no key, or a key without encryption.
         """
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         prefix = prefix.rstrip("/")
@@ -113,11 +115,19 @@ class S3Store(Store):
         now = settings()
         endpoint = now.s3_endpoint or os.environ.get("AWS_ENDPOINT_URL_S3")
         endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
+        encryption: dict[str, str] = {}
+        if now.s3_encryption:
+            encryption["ServerSideEncryption"] = now.s3_encryption
+        if now.s3_kms_key:
+            if not (now.s3_encryption or "").startswith("aws:kms"):
+                raise SettingsError("FER_S3_KMS_KEY needs FER_S3_ENCRYPTION=aws:kms. Set both.")
+            encryption["SSEKMSKeyId"] = now.s3_kms_key
         return cls(
             bucket,
             prefix,
             endpoint=endpoint,
             addressing=now.s3_addressing,
+            encryption=encryption,
             offline=now.offline,
             single_writer=now.single_writer,
         )
@@ -170,10 +180,17 @@ class S3Store(Store):
             except Exception as error:
                 if is_missing_key(error):
                     return None
+                if code_of(error)[0] in {"400", "403"}:
+                    self._ask_why(key)
                 raise
         if "LastModified" not in answer:
             raise not_s3(self.endpoint or "AWS S3")
         return Stat(key, answer["ContentLength"], answer["LastModified"].timestamp())
+
+    def _ask_why(self, key: str) -> None:
+        """Raise the reason of a refused HEAD, whose answer has no body: GET's has one."""
+        answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+        answer["Body"].close()
 
     def read(self, key: str, offset: int = 0) -> Iterator[bytes]:
         with self._explained("s3:GetObject", key):
@@ -191,7 +208,8 @@ class S3Store(Store):
     ) -> None:
         with self._explained("s3:PutObject", key):
             if path.stat().st_size > _MULTIPART:
-                upload_parts(self._client, self.bucket, self._key(key), path, sha256, progress)
+                target = {"Bucket": self.bucket, "Key": self._key(key)}
+                upload_parts(self._client, target, self._encryption, path, sha256, progress)
                 return
             with path.open("rb") as file:
                 self._client.put_object(
@@ -200,6 +218,7 @@ class S3Store(Store):
                     Body=file,
                     # The one checksum that servers old and new verify or ignore, never mangle.
                     ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
+                    **self._encryption,
                 )
             if progress is not None:
                 progress(path.stat().st_size)
@@ -231,9 +250,7 @@ class S3Store(Store):
             raise UnavailableError(
                 f"FER_OFFLINE is set, so {self.url} is not asked. Unset it, or use what is cached."
             )
-        variables = tuple(sorted(item for item in os.environ.items() if item[0][:4] == "AWS_"))
-        with _making:
-            return _client(os.getpid(), self.endpoint, self._addressing, variables)
+        return client(self.endpoint, self._addressing)
 
     def _key(self, key: str) -> str:
         return self._root + check_key(key)
@@ -250,6 +267,7 @@ class S3Store(Store):
             ContentType="application/json",
             ChecksumSHA256=base64.b64encode(hashlib.sha256(data).digest()).decode(),
             **conditions,
+            **self._encryption,
         )
         if "ETag" not in answer:
             raise not_s3(self.endpoint or "AWS S3")
@@ -321,58 +339,3 @@ class S3Store(Store):
         endpoint = self.endpoint or "AWS S3"
         place = f"{self.url}/{key}".rstrip("/")
         return explain(error, bucket=self.bucket, place=place, doing=doing, endpoint=endpoint)
-
-
-_making = threading.Lock()
-
-
-@lru_cache(maxsize=8)
-def _client(
-    process: int, endpoint: str | None, addressing: str, variables: tuple[tuple[str, str], ...]
-) -> Any:
-    """A boto3 client, thread-safe, shared by all stores of one process and environment.
-
-    Making one costs a third of a second; it is never shared across a fork.
-    """
-    import boto3
-    from botocore.config import Config
-
-    options: dict[str, Any] = {
-        "signature_version": "s3v4",
-        "s3": {"addressing_style": addressing},
-        # The newer default sends checksums that several servers refuse.
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
-        "retries": {"mode": "standard"},
-        "connect_timeout": 3,
-        # A server just restarted may stall a first write by 20 s.
-        "read_timeout": 60,
-        "max_pool_connections": 32,
-    }
-    if "AWS_MAX_ATTEMPTS" not in os.environ:
-        options["retries"]["max_attempts"] = 5
-    try:
-        session = boto3.session.Session()
-        client = session.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name=session.region_name or "us-east-1",
-            config=Config(**options),
-        )
-        client.meta.events.register("before-sign.s3.PutObject", _send_at_once)
-        return client
-    except ValueError as error:
-        raise SettingsError(
-            f"FER_S3_ENDPOINT: {error}. Give a URL such as http://host:port."
-        ) from None
-
-
-def _send_at_once(request: Any, **_: Any) -> None:
-    """Send a small body without asking first.
-
-    boto3 announces every body with `Expect: 100-continue` and waits up to 1 s for the answer; a
-    conditional write that is refused at once then costs that second (16 writers that compete
-    for one key on SeaweedFS: 6 s with it, 0.1 s without).
-    """
-    if isinstance(request.data, bytes | io.BytesIO):
-        del request.headers["Expect"]  # no error where it is not there

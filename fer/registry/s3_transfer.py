@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
@@ -30,8 +31,8 @@ _MOST_PARTS: Final = 10_000  # S3 takes no more
 
 def upload_parts(
     client: Any,
-    bucket: str,
-    key: str,
+    place: Mapping[str, str],
+    encryption: Mapping[str, str],
     path: Path,
     sha256: str,
     progress: Progress | None = None,
@@ -39,12 +40,13 @@ def upload_parts(
     """Write a file to a key, which appears whole or not at all.
 
     Hashed are the very bytes that are sent, and each part goes with its own sha256, which the
-    server checks.
+    server checks: over http as what is signed, over https as its checksum, which buckets with
+    object lock demand. boto3 then leaves the body out of the signature, so both hash it once.
 
     Args:
         client: of boto3.
-        bucket: where to.
-        key: where to.
+        place: `Bucket` and `Key`, where to.
+        encryption: what the upload asks for, as boto3 names it.
         path: the file, read once.
         sha256: of its bytes.
         progress: called with the bytes of each part.
@@ -52,10 +54,12 @@ def upload_parts(
     Raises:
         StoreError: the file has another sha256; nothing was written.
     """
-    target = {"Bucket": bucket, "Key": key}
-    target["UploadId"] = client.create_multipart_upload(**target)["UploadId"]
+    checked = _is_https(client)
+    options = dict(encryption) | ({"ChecksumAlgorithm": "SHA256"} if checked else {})
+    target = dict(place)
+    target["UploadId"] = client.create_multipart_upload(**target, **options)["UploadId"]
     try:
-        found, parts = _send(client, target, path, progress)
+        found, parts = _send(client, target, path, progress, checked)
         if found != sha256:
             raise StoreError(f"{path} changed while it was being uploaded. Repeat the command.")
         _complete(client, target, parts, path.stat().st_size)
@@ -66,17 +70,25 @@ def upload_parts(
         raise
 
 
+def _is_https(client: Any) -> bool:
+    return str(client.meta.endpoint_url).startswith("https:")
+
+
 def _send(
-    client: Any, target: dict[str, str], path: Path, progress: Progress | None
+    client: Any, target: dict[str, str], path: Path, progress: Progress | None, checked: bool
 ) -> tuple[str, list[dict[str, Any]]]:
     """Send all parts; the sha256 of the whole, and the parts as completing wants them."""
 
     def send(number: int, data: bytes) -> dict[str, Any]:
         # Bytes, not a file: they are hashed and sent at one go, and sent again if need be.
-        answer = client.upload_part(Body=data, PartNumber=number, **target)
+        checksum = {}
+        if checked:
+            sha256 = hashlib.sha256(data).digest()
+            checksum["ChecksumSHA256"] = base64.b64encode(sha256).decode()
+        answer = client.upload_part(Body=data, PartNumber=number, **checksum, **target)
         if progress is not None:
             progress(len(data))
-        return {"PartNumber": number, "ETag": answer["ETag"]}
+        return {"PartNumber": number, "ETag": answer["ETag"], **checksum}
 
     size = max(UPLOAD_PART, -(-path.stat().st_size // _MOST_PARTS))
     digest = hashlib.sha256()

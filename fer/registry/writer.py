@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import logging
-import os
+import random
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -94,7 +94,7 @@ class Writer(Catalog):
                     self._ensure(present.event.key, present.event.to_bytes())
                     self.store.swap(key, document.to_bytes(), etag)
             except ConflictError:
-                time.sleep(min(0.2, 0.002 * attempt) * (os.urandom(1)[0] / 255))
+                back_off(attempt)
                 continue
             self._ensure(document.event.key, document.event.to_bytes(), fresh=True)
             return document, True
@@ -125,6 +125,11 @@ def _changed(
             f"This cannot be kept in the registry: {describe(error)}. Figures are plain JSON, "
             "tags are text."
         ) from None
+
+
+def back_off(attempt: int) -> None:
+    """Wait after a lost race, longer each time: many writers must not keep each other busy."""
+    time.sleep(random.uniform(0, min(0.5, 0.01 * 2 ** min(attempt, 8))))  # noqa: S311
 
 
 def author() -> str:

@@ -74,6 +74,22 @@ def model_card(
     )
 
 
+def card_page(card: str) -> str:
+    """A card as one HTML file: what the Markdown says, in the style of all pages.
+
+    Args:
+        card: what `model_card` gives; HTML in it is shown, not interpreted.
+    """
+    from markdown_it import MarkdownIt
+    from markupsafe import Markup
+
+    title, _, rest = card.partition("\n")
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(rest)
+    name = _unmarked(title.removeprefix("# "))
+    # The renderer has escaped whatever HTML came in.
+    return render("card.html", title=name, lead="", footer="", card=Markup(body))  # noqa: S704
+
+
 def _figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """(figure, value, interval, images) of every headline figure that was measured."""
     wanted = (
@@ -161,6 +177,10 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
         else:
             rows.append((f"{prefix}{name}", "-" if value is None else str(value)))
     return rows
+
+
+def _unmarked(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
 
 
 def _plain(text: str) -> str:

@@ -108,6 +108,33 @@ def test_a_reader_is_warned_not_failed(monkeypatch: pytest.MonkeyPatch, tmp_path
     )
 
 
+def test_a_single_writer_is_warned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FER_SINGLE_WRITER", "1")
+    monkeypatch.setenv("FER_REGISTRY", "s3://models/fer")
+    folder = Registry.open(str(tmp_path / "registry"))
+    folder.initialize()
+    monkeypatch.setattr(storage.Registry, "open", lambda url: folder)
+    finding = by_name(storage.registry())["registry write"]
+    assert finding.status == "warning"
+    assert "nothing keeps two writers apart" in finding.text
+
+
+def test_a_store_that_ignores_conditions_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FER_REGISTRY", str(tmp_path / "registry"))
+    Registry.open().initialize()
+    monkeypatch.setattr("fer.registry.store._probed", set())
+    monkeypatch.setattr(
+        "fer.registry.folder_store.FolderStore.create_if_absent",
+        lambda self, key, data: self.put(key, data),
+    )
+    finding = by_name(storage.registry())["registry write"]
+    assert finding.status == "failed"
+    assert "ignores If-None-Match" in finding.text
+    assert "FER_SINGLE_WRITER" in finding.advice
+
+
 def test_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert storage.clock("x", time.time() + 5).status == "ok"
     finding = storage.clock("x", time.time() + 3600)

@@ -94,7 +94,8 @@ def test_a_package_is_complete_and_opens(stages: Path, tmp_path: Path, checkout:
     assert lineage["params"]["seed"] == 2013  # type: ignore[index,call-overload]
     assert lineage["training"]["initial_weights"] == {"kind": "none"}  # type: ignore[index,call-overload]
     assert opened.manifest.metrics["test"]["n"] == 140  # type: ignore[index,call-overload]
-    assert "AI Act" in opened.file("card.md").read_text(encoding="utf-8")
+    for card in ("card.md", "card.html"):
+        assert "AI Act" in opened.file(card).read_text(encoding="utf-8")
 
 
 def test_the_packaged_model_is_calibrated(

@@ -23,6 +23,7 @@ class Faults:
     lose_completions: int = 0  # the same for the last request of an upload in parts
     down: bool = False  # closes every connection without an answer
     html: int | None = None  # answers every request with a web page of this status
+    refusal: tuple[int, str] | None = None  # answers every request with this status and S3 error
     flip: bool = False  # flips a bit of every blob
     ranges: list[str] = field(default_factory=list)  # Range headers seen
     served: int = 0  # body bytes of GETs sent
@@ -57,12 +58,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         if faults.html is not None:
             page = b"<html><body>Welcome to the console</body></html>"
-            self.send_response(faults.html)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(page)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(page)
+            self._answer(faults.html, "text/html", page)
+            return
+        if faults.refusal is not None:
+            status, code = faults.refusal
+            error = f"<Error><Code>{code}</Code><Message>no</Message></Error>"
+            self._answer(status, "application/xml", error.encode())
             return
         if faults.careless is not None:
             self._answer_carelessly(faults.careless, body)
@@ -113,6 +114,14 @@ class _Handler(BaseHTTPRequestHandler):
         if blob:
             faults.served += len(data)
         self.wfile.write(data)
+
+    def _answer(self, status: int, kind: str, page: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(page)
 
     def _answer_carelessly(self, objects: dict[str, bytes], body: bytes) -> None:
         """A minimal S3 server that writes whatever the conditions say, as rclone's does."""

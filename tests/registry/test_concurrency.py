@@ -39,16 +39,10 @@ def _start(*arguments: object) -> subprocess.Popen[str]:
     return worker
 
 
-def _begin(worker: subprocess.Popen[str]) -> None:
-    assert worker.stdin is not None
-    worker.stdin.write("\n")
-    worker.stdin.flush()
-
-
 def _run(*arguments: object) -> list[list[int]]:
     """Let COUNT processes work at once; what each returned."""
     with _start(*arguments) as worker:
-        out, err = worker.communicate("\n", timeout=300)
+        out, err = worker.communicate("\n", timeout=900)
     results: list[list[int]] = json.loads(out)
     assert None not in results, err
     return results
@@ -106,27 +100,53 @@ def test_many_processes_move_one_alias(
 def test_killed_while_registering(shared_registry: Registry, make_package: Any, full: bool) -> None:
     rng = random.Random(7)  # noqa: S311
     kills = 100 if full else 4
-    *folders, last = [make_package(seed, size=400_000).folder for seed in range(kills + 1)]
-    for folder in folders:
-        with _start("register", 1, folder) as worker:
-            _begin(worker)
-            time.sleep(rng.uniform(0.0, 0.3))
-            # The whole group: the process that registers is the worker's child.
-            os.killpg(worker.pid, signal.SIGKILL)
-        _check_whole(shared_registry)
+    first, *folders, last = [make_package(seed, size=400_000).folder for seed in range(kills + 2)]
+    with _start("one-by-one") as worker:
+        # A process registers for the first time: its start and connection are in the time, too.
+        whole = _register_and_kill(worker, first, None)
+        for folder in folders:
+            _register_and_kill(worker, folder, rng.uniform(0.0, whole))
+            _check_whole(shared_registry)
+        worker.communicate()
+    store = shared_registry.store
+    marks = len(list(store.list("pending/")))
+    survivors = len(shared_registry.versions("faces")) - 1
+    if full:
+        # Kills that came too early or too late would show nothing.
+        assert marks >= 10, f"of {kills}, {survivors} were committed"
+        assert survivors < kills - 10
     version = shared_registry.register(last)
     assert version.number == len(shared_registry.versions("faces"))
     needed = _blobs_needed(shared_registry)
-    shared_registry.store.check_conditional()
+    store.check_conditional()
     time.sleep(1.1)  # S3 tells time in whole seconds, and nothing younger than the grace goes
     report = shared_registry.collect_garbage(timedelta(0), apply=True)
     assert not needed & set(report.blobs)
-    assert {stat.key.rpartition("/")[2] for stat in shared_registry.store.list("blobs/")} == needed
+    assert {stat.key.rpartition("/")[2] for stat in store.list("blobs/")} == needed
+    assert list(store.list("pending/")) == []
     assert shared_registry.audit().findings == []
     for folder in folders:
         shared_registry.register(folder)
-    assert _check_whole(shared_registry) == list(range(1, kills + 2))
-    assert len(shared_registry.events("faces")) == kills + 1
+    assert _check_whole(shared_registry) == list(range(1, kills + 3))
+    assert len(shared_registry.events("faces")) == kills + 2
+
+
+def _register_and_kill(worker: subprocess.Popen[str], folder: Path, after: float | None) -> float:
+    """Let a process of `worker` register a folder; kill it `after` seconds; how long it lived."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write(f"{folder}\n")
+    worker.stdin.flush()
+    process = int(worker.stdout.readline())
+    started = time.monotonic()
+    if after is not None:
+        time.sleep(after)
+        os.kill(process, signal.SIGKILL)
+    assert worker.stdout.readline() == "ended\n"
+    lived = time.monotonic() - started
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+    return lived
 
 
 def _blobs_needed(registry: Registry) -> set[str]:

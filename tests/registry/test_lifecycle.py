@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -131,6 +132,23 @@ def test_numbers_are_never_given_again(two: Registry, make_package: Any) -> None
     assert b":3" in two.store.get(digest_key("faces", again.digest)).data
     assert two.register(make_package(3).folder).number == 4
     assert two.register(make_package(2).folder) == again
+
+
+def test_a_deletion_while_the_same_package_goes_up(
+    folder_registry: Registry, make_package: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = make_package(1)
+    folder_registry.register(package.folder)
+    upload = folder_registry._upload
+
+    def slowly(*arguments: Any) -> None:
+        upload(*arguments)
+        time.sleep(0.2)  # so that it was looked for before
+        folder_registry.delete("faces", 1)
+
+    monkeypatch.setattr(folder_registry, "_upload", slowly)
+    assert folder_registry.register(package.folder).number == 2
+    assert folder_registry.resolve("faces@latest").digest == package.digest
 
 
 def test_what_an_alias_points_at_is_not_deleted(two: Registry) -> None:

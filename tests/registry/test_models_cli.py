@@ -19,6 +19,7 @@ COMMANDS = [
     "init",
     "list",
     "show",
+    "log",
     "register",
     "promote",
     "rollback",
@@ -88,6 +89,29 @@ def test_a_life(folder_registry: Registry, make_package: Any) -> None:
     assert pulled["digest"] == first.digest
     assert run("pull", "faces").strip() == pulled["folder"]
     assert run_json("verify", "faces")["ok"] is True
+
+
+def test_the_log_of_a_model(folder_registry: Registry, make_package: Any) -> None:
+    for seed in (1, 2):
+        run("register", make_package(seed).folder, "--promote-as", "champion", "-n", f"run {seed}")
+    run("rollback", "faces", "--reason", "worse [red]outside[/red]")
+    run("delete", "faces:2", "--force")
+    events = run_json("log", "faces")["events"]
+    assert [(event["action"], event["version"]) for event in events] == [
+        ("register", 1),
+        ("promote", 1),
+        ("register", 2),
+        ("promote", 2),
+        ("rollback", 1),
+        ("delete", 2),
+    ]
+    assert [event["action"] for event in run_json("log", "faces", "--last", "2")["events"]] == [
+        "rollback",
+        "delete",
+    ]
+    text = run("log", "faces")
+    assert "rollback 1 @champion" in text
+    assert "worse [red]outside[/red]" in text
 
 
 def test_text_for_people(folder_registry: Registry, make_package: Any) -> None:
@@ -182,3 +206,11 @@ def test_a_forced_promotion_says_so(folder_registry: Registry, make_package: Any
     assert "FORCED    past the gate as @champion" in shown
     assert "NO  recall_fear 0.1 is below 0.2" in shown
     assert run_json("show", "faces")["forced"][0]["reason"] == "needed"
+    # For ever: after another decision, another champion, its deletion, and the end of its files.
+    folder_registry.judge("faces", 1, {"passed": True, "champion": None})
+    run("promote", "faces:1")
+    run("register", make_package(2).folder, "--promote-as", "champion")
+    run("delete", "faces:1", "--force")
+    assert run_json("gc", "--grace", "0", "--apply")["purged"] == ["faces:1"]
+    assert "FORCED    past the gate as @champion" in run("show", "faces:1")
+    assert "promote 1 @champion FORCED" in run("log", "faces")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
+from policies import documented_policies
 from seaweed import S3Server
 
 from fer.registry import Registry
@@ -74,10 +73,7 @@ def requests(moto: str, monkeypatch: pytest.MonkeyPatch) -> Requests:
 
 @pytest.fixture(scope="session")
 def policies(checkout: Path) -> dict[str, dict[str, Any]]:
-    text = (checkout / "docs" / "registry.md").read_text(encoding="utf-8")
-    text = text.replace("PREFIX", "prefix")
-    blocks = re.findall(r"<!-- policy: (\w+) -->\n```json\n(.*?)```", text, re.DOTALL)
-    return {name: json.loads(body) for name, body in blocks}
+    return documented_policies(checkout, prefix="prefix")
 
 
 def test_the_policies_are_enough_and_no_more(

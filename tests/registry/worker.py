@@ -3,6 +3,10 @@
 worker.py register COUNT FOLDER...              shares the folders out among COUNT processes
 worker.py register-same COUNT FOLDER...         every process registers all folders
 worker.py promote COUNT NAME ALIAS MOVES        each moves the alias MOVES times
+worker.py one-by-one                            a process for each folder that stdin names
+
+The last one says the process id of each, for the test to kill it, and when it has ended. That
+process is gone, and its id free again, only after the test's next line.
 """
 
 import json
@@ -26,9 +30,33 @@ def work(me: int, action: str, count: int, rest: list[str]) -> list[int]:
     return [registry.register(folder).number for folder in mine]
 
 
+def say(text: object) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def one_by_one() -> None:
+    while folder := sys.stdin.readline().strip():
+        child = os.fork()
+        if child == 0:
+            try:
+                Registry.open().register(folder)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+        say(child)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        say("ended")
+        sys.stdin.readline()
+        os.waitpid(child, 0)
+
+
+say("ready")
+if sys.argv[1] == "one-by-one":
+    one_by_one()
+    sys.exit()
 action, number, *arguments = sys.argv[1:]
-sys.stdout.write("ready\n")
-sys.stdout.flush()
 sys.stdin.readline()
 pipes = []
 for me in range(int(number)):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fer.expressions import EXPRESSIONS
-from fer.reports.card import model_card
+from fer.reports.card import card_page, model_card
 
 
 def bounded(name: str, value: float) -> dict[str, float]:
@@ -195,3 +195,21 @@ def test_synthetic_data_is_warned_of() -> None:
 @pytest.mark.parametrize("data", [{}, {"splits": {}}])
 def test_a_manifest_without_counts(data: dict[str, Any]) -> None:
     assert "No training image was left out" in card(data=data)
+
+
+def test_the_page_says_what_the_markdown_says() -> None:
+    page = card_page(card())
+    assert "<title>fer2013-efficientnetb2</title>" in page
+    for words in ("<h2>Intended use</h2>", "Article 5(1)(f)", "<h3>Calibration</h3>"):
+        assert words in page
+    assert page.count("<table>") == card().count("| --- |")
+    # One file, which fetches nothing and runs nothing.
+    assert not re.search(r"<(script|link|img|iframe)|src=|href=", page)
+
+
+def test_no_markup_gets_into_the_page() -> None:
+    hostile = "<script>alert(1)</script> [x](javascript:alert(1)) <b>"
+    page = card_page(card(name="a<b", description=hostile, lineage={"note": hostile}))
+    assert "<script" not in page
+    assert "javascript:" not in re.sub(r"\[x\]\(javascript:", "", page)
+    assert "<title>a&lt;b</title>" in page
