@@ -26,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import moving
+import scoring
 from casting import choose_looks, default_source, read_faces
 
 from fer import Recognizer
@@ -41,16 +42,16 @@ number; changes dated within 3 frames"""
 
 def measured(
     scene: moving.Scene, recognizer: Recognizer, folder: Path, params: VideoParams
-) -> moving.Score:
+) -> scoring.Score:
     """One scene, analysed and compared."""
     clip = scene.write(folder / f"{scene.kind}-{scene.seed}.mp4")
     summary = analyze_video(clip, recognizer, clip.with_suffix(".parquet"), params=params)
     rows = read_video(Path(summary.results)).to_pylist()
     clip.unlink()
-    return moving.score(scene, rows, summary.episodes)
+    return scoring.score(scene, rows, summary.episodes)
 
 
-def document_of(score: moving.Score) -> dict[str, Any]:
+def document_of(score: scoring.Score) -> dict[str, Any]:
     """A score and the shares that follow from it."""
     errors = score.errors
     return vars(score) | {
@@ -106,10 +107,10 @@ def main() -> None:
     begun = time.monotonic()
     # As many faces as the scene with the most changes has expressions to choose from, and more.
     looks = choose_looks(faces, recognizer.classifier, recognizer.detector, 48, arguments.seed)
-    scores: dict[str, moving.Score] = {}
+    scores: dict[str, scoring.Score] = {}
     with tempfile.TemporaryDirectory(prefix="fer-scenes-") as name:
         for kind in arguments.kinds:
-            total = moving.Score()
+            total = scoring.Score()
             for number in range(arguments.scenes):
                 seed = arguments.seed * 1000 + number
                 own = looks[number * 7 % len(looks) :] + looks[: number * 7 % len(looks)]

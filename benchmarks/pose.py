@@ -1,0 +1,99 @@
+"""How well five landmarks tell the turn of a head, on drawn heads whose turn is known.
+
+    python benchmarks/pose.py --count 200                     # FER_LANDMARKS names dlib's file
+    python benchmarks/pose.py --faces fer2013.zip --count 2000
+
+Heads are drawn at random turns, up to 20 degrees to a side and leaning up to 14, found by HOG and
+measured; printed are the mean absolute error and the line through the answers. With --faces,
+FER2013's training images are measured too, whose truth nobody knows: how far they are turned says
+from where on a face is unlike them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import cv2
+import numpy as np
+from casting import read_faces
+from numpy.typing import NDArray
+
+from fer.dataset.drawing.person import Pose as DrawnPose
+from fer.dataset.scenes import draw_scene
+from fer.expressions import Expression
+from fer.faces.detector import Detection, Image, make_detector
+from fer.faces.landmarks import Landmarks
+from fer.params import FacesParams
+from fer.settings import settings
+
+# Where HOG's box lies in a FER2013 image; see tests/moving.py.
+FRAMED, LOWER = 0.87, 0.07
+
+
+def drawn(seed: int, yaw: float, roll: float) -> Image:
+    """A drawn head, grey, turned by degrees: the sign is a photograph's, right is positive."""
+    rng = np.random.default_rng(seed)
+    pose = DrawnPose(np.radians(yaw), 0.0, np.radians(roll), (0.1, -0.3), 0.5)
+    with patch.object(DrawnPose, "random", return_value=pose):
+        picture, _ = draw_scene([Expression.NEUTRAL], rng, 260, 280)
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def known(count: int, seed: int, landmarks: Landmarks) -> NDArray[np.float64]:
+    """(found, 4): the heads' yaw and roll, and what the landmarks say."""
+    rng = np.random.default_rng(seed)
+    detector, rows = make_detector(), []
+    for number in range(count):
+        yaw, roll = rng.uniform(-20, 20), rng.uniform(-14, 14)
+        grey = drawn(seed * 100_003 + number, yaw, roll)
+        found = detector.detect(grey)
+        if found:
+            pose = landmarks.pose(grey, found[0])
+            rows.append((yaw, roll, pose.yaw, pose.roll))
+    return np.array(rows)
+
+
+def angles(source: Path, count: int, seed: int, landmarks: Landmarks) -> NDArray[np.float64]:
+    """The pose of training images, degrees."""
+    side = 48 * FRAMED
+    box = Detection(
+        24 - side / 2, 24 + 48 * LOWER - side / 2, 24 + side / 2, 24 + 48 * LOWER + side / 2, 1.0
+    )
+    pixels = read_faces(source, "train").shuffled(seed, count).pixels
+    # Enlarged as the predictor's own training faces were; it reads pixels, not areas.
+    big = [np.asarray(cv2.resize(one, None, fx=3, fy=3), np.uint8) for one in pixels]
+    return np.array([landmarks.pose(one, box.scaled(3)).angle for one in big])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faces", type=Path, help="prepared table or archive of FER2013")
+    parser.add_argument("--count", type=int, default=200, help="heads, and images")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    landmarks = Landmarks(settings().landmarks)
+    rows = known(arguments.count, arguments.seed, landmarks)
+    print(f"{len(rows)} of {arguments.count} drawn heads found by {FacesParams().detector}")
+    for name, truth, said in (("yaw", rows[:, 0], rows[:, 2]), ("roll", rows[:, 1], rows[:, 3])):
+        slope, offset = np.polyfit(truth, said, 1)
+        error, alike = np.abs(said - truth).mean(), np.corrcoef(truth, said)[0, 1]
+        print(
+            f"{name:<5} mean error {error:.1f} degrees, correlation {alike:.2f}, "
+            f"said = {slope:.2f} x true {offset:+.1f}"
+        )
+    if arguments.faces:
+        parts = np.percentile(
+            angles(arguments.faces, arguments.count, arguments.seed, landmarks), [50, 90, 99]
+        )
+        half, most, nearly_all = parts
+        print(f"FER2013: half within {half:.0f} degrees, 90 % {most:.0f}, 99 % {nearly_all:.0f}")
+
+
+if __name__ == "__main__":
+    main()
