@@ -216,21 +216,23 @@ def timelines(table: pa.Table, params: TimelineParams) -> Iterator[Timeline]:
     """
     import pyarrow.compute as pc
 
-    faces = table.filter(pc.is_valid(table.column("face")))
-    if faces.num_rows and faces.column("track").null_count:
+    # Column by column, and one person at a time: an hour of video is not copied as a whole.
+    valid = pc.is_valid(table.column("face"))
+    numbers = table.column("track").filter(valid)
+    if numbers.null_count:
         raise UsageError("Only a video has a timeline; these are results of pictures.")
-    faces = faces.sort_by([("track", "ascending"), ("frame", "ascending")])
-    tracks = faces.column("track").to_numpy()
-    times = faces.column("timestamp").to_numpy()
-    indices = faces.column("frame").to_numpy()
-    scores = np.column_stack([faces.column(name).to_numpy() for name in _COLUMNS])
-    starts = np.flatnonzero(np.diff(tracks, prepend=-1)) if len(tracks) else np.array([], int)
-    for start, stop in zip(starts, [*starts[1:], len(tracks)], strict=True):
-        part = slice(start, stop)
+    tracks = numbers.to_numpy()
+    times = table.column("timestamp").filter(valid).to_numpy()
+    indices = table.column("frame").filter(valid).to_numpy()
+    scores = np.column_stack([table.column(name).filter(valid).to_numpy() for name in _COLUMNS])
+    order = np.lexsort((indices, tracks))
+    starts = np.flatnonzero(np.diff(tracks[order], prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        part = order[start:stop]
         values = smooth(times[part], scores[part], params.smoothing)
         if params.baseline:
             values = remove_baseline(values)
-        yield Timeline(int(tracks[start]), times[part], indices[part], values)
+        yield Timeline(int(tracks[part[0]]), times[part], indices[part], values)
 
 
 def episodes_of(table: pa.Table, params: TimelineParams) -> list[Episode]:

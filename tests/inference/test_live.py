@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -197,6 +198,11 @@ def test_without_a_display_there_is_no_window(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert open_window() == (None, "there is no display (DISPLAY is unset)")
+    if sys.platform.startswith("linux"):
+        monkeypatch.setenv("DISPLAY", ":98765.0")
+        assert open_window() == (
+            None, "the display :98765.0, which DISPLAY names, does not answer"
+        )  # fmt: skip
 
 
 def test_the_command_runs_without_a_display_and_says_so(
