@@ -5,10 +5,12 @@
 
 The clip is made unless one is named: 640x480, 30 frames/s, one to three drawn people who move.
 It is analysed as params.yaml has it, with optical flow between detections, and with detection on
-every frame; then the same file is played live. `--peer` is the Python of an environment that holds
-the package `fer` of PyPI (`pip install fer 'opencv-contrib-python<5' 'setuptools<81'`), whose own
-`Video.analyze` then takes its turn on the same file. Turns are taken in rounds, so that whatever
-else the machine does meets all alike, and medians are printed.
+every frame, once by the default scale and once scaled down so that the smallest face found is 50
+px; then the same file is played live. `--peer` is the Python of an environment that holds the
+package `fer` of PyPI (`pip install fer 'opencv-contrib-python<5' 'setuptools<81'`). Its own
+`Video.analyze`, whose smallest face is 50 px, then takes its turns on the same file: with nothing
+saved or drawn, and as it comes, when it saves every frame. Turns are taken in rounds, so that
+whatever else the machine does meets all alike, and medians are printed.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ from fer.inference.video import analyze_video
 from fer.params import VideoParams
 
 WIDTH, HEIGHT, FPS = 640, 480, 30
-TRACKED, EVERY, PEER = "tracked", "detected every frame", "package fer"
+TRACKED, EVERY, ALIKE = "tracked", "detected every frame", "the same, from 50 px"
+PEER, PEER_SAVING = "package fer", "package fer, saving"
+PEER_SMALLEST = 50.0  # px: `min_face_size` of the package
 WANTED_FPS, WANTED_LATENCY, WANTED_TIMES = 30.0, 60.0, 5.0
 Turn = dict[str, Any]
 
@@ -58,9 +62,8 @@ def write_clip(path: Path, faces: int, seconds: float) -> None:
     writer.release()
 
 
-def analysed(clip: Path, recognizer: Recognizer, interval: float) -> Turn:
+def analysed(clip: Path, recognizer: Recognizer, params: VideoParams) -> Turn:
     """One analysis by `analyze_video`."""
-    params = VideoParams(detect_interval=interval)
     with tempfile.TemporaryDirectory() as folder:
         begun, busy = time.perf_counter(), time.process_time()
         summary = analyze_video(clip, recognizer, Path(folder) / "clip.parquet", params=params)
@@ -74,13 +77,25 @@ def analysed(clip: Path, recognizer: Recognizer, interval: float) -> Turn:
     }
 
 
-def by_peer(clip: Path, python: Path) -> Turn:
+def alike(clip: Path, recognizer: Recognizer) -> VideoParams:
+    """Detection on every frame, of faces from the size on that the package looks for."""
+    capture = cv2.VideoCapture(str(clip))
+    side = max(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    capture.release()
+    scale = min(1.0, recognizer.detector.smallest_face / PEER_SMALLEST)
+    return VideoParams(detect_interval=0.0, max_side=round(side * scale))
+
+
+def by_peer(clip: Path, python: Path, *, saving: bool) -> Turn:
     """One analysis by the package `fer`, in a process of its own."""
     script = Path(__file__).with_name("peer_video.py")
     # Nothing that leads to this project's package of the same name.
     environment = {name: one for name, one in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [python, script, clip.resolve()], capture_output=True, text=True, env=environment
+        [python, script, clip.resolve(), "saving" if saving else "bare"],
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     if done.returncode:
         raise SystemExit(f"{python} cannot analyse the clip with the package fer:\n{done.stderr}")
@@ -95,11 +110,10 @@ def median_of(turns: list[Turn]) -> Turn:
     return next(one for one in turns if one["frames_per_second"] == middle) | {"rates": rates}
 
 
-def played(clip: Path, recognizer: Recognizer, detect_interval: float) -> dict[str, Any]:
+def played(clip: Path, recognizer: Recognizer) -> dict[str, Any]:
     """The clip, live; the report of the session."""
     with Camera(str(clip)) as camera:
-        params = VideoParams(detect_interval=detect_interval)
-        return Live(camera, recognizer, params).run().as_dict()
+        return Live(camera, recognizer).run().as_dict()
 
 
 def text_of(document: dict[str, Any]) -> str:
@@ -140,23 +154,24 @@ def main() -> None:
     recognizer = Recognizer.load(
         Path(arguments.model) if arguments.model else None, threads=arguments.threads
     )
-    interval = VideoParams().detect_interval
     with tempfile.TemporaryDirectory() as folder:
         clip = arguments.clip or Path(folder) / "clip.mp4"
         if arguments.clip is None:
             write_clip(clip, arguments.faces, arguments.seconds)
         ways: dict[str, Callable[[], Turn]] = {
-            TRACKED: lambda: analysed(clip, recognizer, interval),
-            EVERY: lambda: analysed(clip, recognizer, 0.0),
+            TRACKED: lambda: analysed(clip, recognizer, VideoParams()),
+            EVERY: lambda: analysed(clip, recognizer, VideoParams(detect_interval=0.0)),
+            ALIKE: lambda: analysed(clip, recognizer, alike(clip, recognizer)),
         }
         if arguments.peer:
-            ways[PEER] = lambda: by_peer(clip, arguments.peer)
+            ways[PEER] = lambda: by_peer(clip, arguments.peer, saving=False)
+            ways[PEER_SAVING] = lambda: by_peer(clip, arguments.peer, saving=True)
         turns: dict[str, list[Turn]] = {name: [] for name in ways}
         for _ in range(arguments.rounds):
             for name, turn in ways.items():
                 turns[name].append(turn())
         analysis = {name: median_of(listed) for name, listed in turns.items()}
-        live = played(clip, recognizer, interval)
+        live = played(clip, recognizer)
     document: dict[str, Any] = {
         "model": str(recognizer.model),
         "cores": os.cpu_count(),
@@ -167,7 +182,7 @@ def main() -> None:
     }
     if PEER in analysis:
         theirs = analysis[PEER]["frames_per_second"]
-        for name in (TRACKED, EVERY):
+        for name in (TRACKED, EVERY, ALIKE):
             times = analysis[name]["frames_per_second"] / theirs
             document["times_peer"][name] = round(times, 2)
     print(json.dumps(document, indent=2) if arguments.json else text_of(document))
