@@ -99,8 +99,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=12.0, help="of each scene")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--detect-interval", type=float, help="s; default: that of params.yaml")
-    parser.add_argument("--timeline", nargs="+", default=[], metavar="NAME=VALUE",
-                        help="parameters of video.timeline in place of those of params.yaml")  # fmt: skip
+    parser.add_argument(
+        "--timeline", nargs="+", default=[], metavar="NAME=VALUE", help="of video.timeline"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     arguments = parser.parse_args()
     timeline = dict(one.split("=", 1) for one in arguments.timeline)
