@@ -257,7 +257,7 @@ def _look(box: Detection, now: Moment) -> Look:
     square = crop_face(now.small, box.scaled(1 / now.reduction), 0.0, _LOOK).ravel()
     look = square - square.mean()
     # Four digits are plenty, and a state that is written down stays small.
-    return np.round(look / (float(np.linalg.norm(look)) or 1.0), 4)
+    return np.asarray(np.round(look / (float(np.linalg.norm(look)) or 1.0), 4), np.float64)
 
 
 def _inside(box: Detection, now: Moment) -> bool:
