@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -85,6 +86,7 @@ class VideoRun:
         self.landmarks = recognizer.landmarks
         self.run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self.stages = {"decode": 0.0, "detect": 0.0, "track": 0.0, "classify": 0.0, "write": 0.0}
+        self._counting = threading.Lock()
         self.resumed = 0
         self._settings = {
             "faces": faces.model_dump(mode="json"),
@@ -171,7 +173,8 @@ class VideoRun:
     def _detect(self, image: Image) -> list[Detection]:
         clock = time.perf_counter()
         found = self.detector.detect(image)
-        self.stages["detect"] += time.perf_counter() - clock
+        with self._counting:  # several threads detect
+            self.stages["detect"] += time.perf_counter() - clock
         return found
 
     def _tracked(
