@@ -79,13 +79,15 @@ def smooth(times: Series, values: Series, constant: float) -> Series:
         return values.astype(np.float64)
     keep = np.exp(-np.diff(times) / constant)
     weighted = np.column_stack([values, np.ones(len(values))]).astype(np.float64)
-    forward, backward = weighted.copy(), weighted.copy()
+    both = weighted.copy()
     for place in range(1, len(times)):
-        forward[place] += keep[place - 1] * forward[place - 1]
+        both[place] += keep[place - 1] * both[place - 1]
+    both -= weighted  # the frame itself is in the other direction's sum
     for place in range(len(times) - 2, -1, -1):
-        backward[place] += keep[place] * backward[place + 1]
-    both = forward + backward - weighted  # the frame itself is in each of them
-    return np.asarray(both[:, :-1] / both[:, -1:])
+        weighted[place] += keep[place] * weighted[place + 1]
+    both += weighted
+    both[:, :-1] /= both[:, -1:]
+    return both[:, :-1]
 
 
 class RunningFilter:
@@ -225,6 +227,7 @@ def timelines(table: pa.Table, params: TimelineParams) -> Iterator[Timeline]:
     times = table.column("timestamp").filter(valid).to_numpy()
     indices = table.column("frame").filter(valid).to_numpy()
     scores = np.column_stack([table.column(name).filter(valid).to_numpy() for name in _COLUMNS])
+    del table, numbers
     order = np.lexsort((indices, tracks))
     starts = np.flatnonzero(np.diff(tracks[order], prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
@@ -237,9 +240,11 @@ def timelines(table: pa.Table, params: TimelineParams) -> Iterator[Timeline]:
 
 def episodes_of(table: pa.Table, params: TimelineParams) -> list[Episode]:
     """Every episode of a video's results, in order of start; see `find_episodes`."""
+    people = timelines(table, params)
+    del table  # nor is it kept
     found = [
         episode
-        for one in timelines(table, params)
+        for one in people
         for episode in find_episodes(one.times, one.probabilities, params, one.track)
     ]
     return sorted(found, key=lambda one: (one.start, one.track))
