@@ -4,7 +4,7 @@ the episodes in which a person shows one expression."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -206,11 +206,12 @@ class Timeline:
     probabilities: Series
 
 
-def timelines(table: pa.Table, params: TimelineParams) -> Iterator[Timeline]:
+def timelines(tables: Iterable[pa.Table], params: TimelineParams) -> Iterator[Timeline]:
     """Each person of a video's results, smoothed and, if asked for, relative to the resting face.
 
     Args:
-        table: rows of one video, with `track`, `frame`, `timestamp` and the `p_` columns.
+        tables: rows of one video, all or part by part, with `face`, `track`, `frame`, `timestamp`
+            and the `p_` columns.
         params: filter and baseline.
 
     Raises:
@@ -218,33 +219,33 @@ def timelines(table: pa.Table, params: TimelineParams) -> Iterator[Timeline]:
     """
     import pyarrow.compute as pc
 
-    # Column by column, and one person at a time: an hour of video is not copied as a whole.
-    valid = pc.is_valid(table.column("face"))
-    numbers = table.column("track").filter(valid)
-    if numbers.null_count:
-        raise UsageError("Only a video has a timeline; these are results of pictures.")
-    tracks = numbers.to_numpy()
-    times = table.column("timestamp").filter(valid).to_numpy()
-    indices = table.column("frame").filter(valid).to_numpy()
-    scores = np.column_stack([table.column(name).filter(valid).to_numpy() for name in _COLUMNS])
-    del table, numbers
+    parts: list[list[NDArray[Any]]] = [[], [], [], []]
+    for table in tables:
+        faces = table.filter(pc.is_valid(table.column("face")))
+        if faces.column("track").null_count:
+            raise UsageError("Only a video has a timeline; these are results of pictures.")
+        for part, name in zip(parts, ("track", "frame", "timestamp"), strict=False):
+            part.append(faces.column(name).to_numpy())
+        parts[3].append(np.column_stack([faces.column(name).to_numpy() for name in _COLUMNS]))
+    if not parts[0]:
+        return
+    tracks, indices, times, scores = (np.concatenate(part) for part in parts)
+    parts.clear()
     order = np.lexsort((indices, tracks))
     starts = np.flatnonzero(np.diff(tracks[order], prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-        part = order[start:stop]
-        values = smooth(times[part], scores[part], params.smoothing)
+        rows = order[start:stop]
+        values = smooth(times[rows], scores[rows], params.smoothing)
         if params.baseline:
             values = remove_baseline(values)
-        yield Timeline(int(tracks[part[0]]), times[part], indices[part], values)
+        yield Timeline(int(tracks[rows[0]]), times[rows], indices[rows], values)
 
 
-def episodes_of(table: pa.Table, params: TimelineParams) -> list[Episode]:
-    """Every episode of a video's results, in order of start; see `find_episodes`."""
-    people = timelines(table, params)
-    del table  # nor is it kept
+def episodes_of(tables: Iterable[pa.Table], params: TimelineParams) -> list[Episode]:
+    """Every episode of a video's results, in order of start; see `timelines`, `find_episodes`."""
     found = [
         episode
-        for one in people
+        for one in timelines(tables, params)
         for episode in find_episodes(one.times, one.probabilities, params, one.track)
     ]
     return sorted(found, key=lambda one: (one.start, one.track))

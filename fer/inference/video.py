@@ -141,7 +141,7 @@ def analyze_video(
     if counts.corrupt:
         summary.warnings.append(f"{counts.corrupt} frames could not be decoded; they are marked.")
     summary.episodes = [
-        one.as_dict() for one in episodes_of(results.timeline_table(), params.timeline)
+        one.as_dict() for one in episodes_of(results.timeline_tables(), params.timeline)
     ]
     summary.stages = {name: round(spent, 3) for name, spent in run.stages.items()}
     summary.seconds = round(time.monotonic() - begun, 3)

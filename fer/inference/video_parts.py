@@ -190,22 +190,16 @@ class VideoResults:
         write_text(self.target.with_suffix(".episodes.csv"), text.getvalue())
         write_json(self.target.with_suffix(".json"), summary)
 
-    def timeline_table(self) -> pa.Table:
-        """The rows with a face, in the columns that episodes are made of: some 50 bytes a row."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
+    def timeline_tables(self) -> Iterator[pa.Table]:
+        """Part by part the columns that episodes are made of: some 50 bytes a row."""
         import pyarrow.parquet as pq
 
         from fer.expressions import EXPRESSIONS
 
         names = ["frame", "timestamp", "face", "track", *(f"p_{name}" for name in EXPRESSIONS)]
-        groups = []
-        # One after another: columns that are decoded at once take twice the memory.
         with pq.ParquetFile(self.target) as file:
-            for number in range(file.num_row_groups):
-                group = file.read_row_group(number, columns=names, use_threads=False)
-                groups.append(group.filter(pc.is_valid(group.column("face"))))
-        return pa.concat_tables(groups)
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=names)
 
     def _part(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}.parquet"
