@@ -92,7 +92,7 @@ def test_the_face_is_found_where_it_is_and_drawn(recognizer: Recognizer, tmp_pat
     with Camera(str(still), repeat=True) as camera:
         # A busy machine may take seconds to detect; the person is the same all the same.
         params = VideoParams(max_carried=60, max_missing=60)
-        report = Live(camera, recognizer, params, screen=screen).run(seconds=60, on_frame=watch)
+        report = Live(camera, recognizer, params, screen=screen).run(seconds=400, on_frame=watch)
     last, drawn = found[-1]
     (one,), face = last.faces, clips.person(2).face
     assert one.track == 0
@@ -173,7 +173,7 @@ def test_a_camera_that_is_unplugged_and_comes_back(recognizer: Recognizer) -> No
                 screen.end_after = min(screen.end_after, len(screen.pictures) + 15)
 
         live = Live(camera, recognizer, screen=screen)
-        report = live.run(seconds=30, on_frame=watch)
+        report = live.run(seconds=400, on_frame=watch)
     assert report.returns == 1
     assert report.frames > 5
     assert len(screen.pictures) > report.frames  # the dark ones, without a signal
