@@ -48,7 +48,9 @@ def crops_of(
         numbers.append(number)
         sizes.append(max(box.width, box.height) / (square[2] - square[0]))
         for margin, listed in crops.items():
-            found = found_face(picture, box, margin, landmarks=recognizer.landmarks)
+            found = found_face(
+                picture, box, margin, landmarks=recognizer.landmarks, align=recognizer.faces.align
+            )
             listed.append(found.crop)
     if not numbers:
         raise SystemExit("No face was found, so there is nothing to compare. Take more: --count.")

@@ -2,13 +2,14 @@
 
     python benchmarks/tracking.py --scenes 6 --seconds 12
     python benchmarks/tracking.py --faces fer2013.zip --kinds crossing meeting --json
+    python benchmarks/tracking.py --split validation --kinds changing --timeline smoothing=0.2
 
 Scenes are made of FER2013 test faces, which are read where the data lies and are in no file of
 this project: 640x480, 25 frames/s, one to three persons on paths that are drawn by the seed.
 Each is encoded, analysed by `analyze_video` as any file is, and compared with its truth. A face
 takes part if HOG finds it in a still with a score of 0.3 or more and the model is sure of what it
 shows there: what is measured is tracking and dating, not detection or recognition. The same seed
-gives the same scenes.
+gives the same scenes. Choose parameters on validation, report on test.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import moving
+import scoring
 from casting import choose_looks, default_source, read_faces
 
 from fer import Recognizer
 from fer.inference.video import analyze_video
 from fer.inference.video_parts import read_video
-from fer.params import VideoParams
+from fer.params import TimelineParams, VideoParams
 
 NOTES = """\
 changes: dated by an episode / readable / made; errors in frames, of those dated
@@ -41,16 +43,16 @@ number; changes dated within 3 frames"""
 
 def measured(
     scene: moving.Scene, recognizer: Recognizer, folder: Path, params: VideoParams
-) -> moving.Score:
+) -> scoring.Score:
     """One scene, analysed and compared."""
     clip = scene.write(folder / f"{scene.kind}-{scene.seed}.mp4")
     summary = analyze_video(clip, recognizer, clip.with_suffix(".parquet"), params=params)
     rows = read_video(Path(summary.results)).to_pylist()
     clip.unlink()
-    return moving.score(scene, rows, summary.episodes)
+    return scoring.score(scene, rows, summary.episodes)
 
 
-def document_of(score: moving.Score) -> dict[str, Any]:
+def document_of(score: scoring.Score) -> dict[str, Any]:
     """A score and the shares that follow from it."""
     errors = score.errors
     return vars(score) | {
@@ -91,25 +93,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="package folder or model.onnx; default: the shipped model")
     parser.add_argument("--faces", type=Path, help="prepared table or archive of FER2013")
+    parser.add_argument("--split", default="test", choices=("validation", "test"))
     parser.add_argument("--kinds", nargs="+", default=list(moving.KINDS), choices=moving.KINDS)
     parser.add_argument("--scenes", type=int, default=6, help="of each kind")
     parser.add_argument("--seconds", type=float, default=12.0, help="of each scene")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--detect-interval", type=float, help="s; default: that of params.yaml")
+    parser.add_argument(
+        "--timeline", nargs="+", default=[], metavar="NAME=VALUE", help="of video.timeline"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     arguments = parser.parse_args()
-    params = VideoParams()
+    timeline = dict(one.split("=", 1) for one in arguments.timeline)
+    params = VideoParams(timeline=TimelineParams.model_validate(timeline))
     if arguments.detect_interval is not None:
         params = params.model_copy(update={"detect_interval": arguments.detect_interval})
     recognizer = Recognizer.load(Path(arguments.model) if arguments.model else None)
-    faces = read_faces(arguments.faces or default_source())
+    faces = read_faces(arguments.faces or default_source(), arguments.split)
     begun = time.monotonic()
     # As many faces as the scene with the most changes has expressions to choose from, and more.
     looks = choose_looks(faces, recognizer.classifier, recognizer.detector, 48, arguments.seed)
-    scores: dict[str, moving.Score] = {}
+    scores: dict[str, scoring.Score] = {}
     with tempfile.TemporaryDirectory(prefix="fer-scenes-") as name:
         for kind in arguments.kinds:
-            total = moving.Score()
+            total = scoring.Score()
             for number in range(arguments.scenes):
                 seed = arguments.seed * 1000 + number
                 own = looks[number * 7 % len(looks) :] + looks[: number * 7 % len(looks)]

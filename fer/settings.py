@@ -102,7 +102,8 @@ class Settings(BaseSettings):
         description="dlib's mmod_human_face_detector.dat, for faces.detector dlib-mmod.",
     )
     landmarks: _Path | None = Field(
-        default=None, description="dlib's shape_predictor_5_face_landmarks.dat, for faces.align."
+        default=None,
+        description="dlib's shape_predictor_5_face_landmarks.dat, for poses and faces.align.",
     )
     batch_input: str | None = Field(
         default=None,

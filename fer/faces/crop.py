@@ -32,7 +32,7 @@ def crop_face(
         margin: -0.5 to 2, params.yaml's `faces.margin`.
         size: side of the result, px.
         tilt: degrees by which the square is turned clockwise about its centre, as
-            `fer.faces.landmarks` measures how a face leans: the result shows it upright.
+            `fer.faces.pose` measures its roll: the result shows it upright.
 
     Returns:
         uint8 (size, size).

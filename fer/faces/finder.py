@@ -33,6 +33,7 @@ def find_faces(
     rgb: Image | None = None,
     reduction: float = 1.0,
     landmarks: Landmarks | None = None,
+    align: bool = False,
 ) -> list[FoundFace]:
     """Every face of a picture, best score first.
 
@@ -42,10 +43,13 @@ def find_faces(
         margin: see `fer.faces.crop.crop_face`.
         rgb: uint8 (h, w, 3), for a detector that profits from colour.
         reduction: original pixels per pixel of `grey`; boxes and sizes are given in the original's.
-        landmarks: turn crops upright by them; None leaves faces as they lean.
+        landmarks: what tells the pose; None leaves it untold.
+        align: turn crops upright by the landmarks; else faces stay as they lean.
     """
     image = rgb if rgb is not None and detector.colour else grey
-    return [found_face(grey, one, margin, reduction, landmarks) for one in detector.detect(image)]
+    return [
+        found_face(grey, one, margin, reduction, landmarks, align) for one in detector.detect(image)
+    ]
 
 
 def found_face(
@@ -54,9 +58,11 @@ def found_face(
     margin: float = 0.0,
     reduction: float = 1.0,
     landmarks: Landmarks | None = None,
+    align: bool = False,
 ) -> FoundFace:
     """Crop and quality of one face whose box, in pixels of `grey`, is known; see `find_faces`."""
-    tilt = landmarks.tilt(grey, box) if landmarks else 0.0
-    crop = crop_face(grey, box, margin, tilt=tilt)
+    pose = landmarks.pose(grey, box) if landmarks else None
+    crop = crop_face(grey, box, margin, tilt=pose.roll if pose and align else 0.0)
     original = box.scaled(reduction)
-    return FoundFace(original, measure(crop, max(original.width, original.height)), crop)
+    size = max(original.width, original.height)
+    return FoundFace(original, measure(crop, size, pose.angle if pose else None), crop)

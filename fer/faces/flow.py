@@ -24,6 +24,7 @@ _INSIDE = 0.7  # of the box: its rim is background
 _WINDOW = (15, 15)
 _LEVELS = 3
 _BACK = 1.5  # px that a point may miss its start by when followed back
+_AROUND = 64  # px beyond half a face in which motion is looked for
 _ENOUGH = 0.4  # of the points
 _ZOOM = 0.15  # no face grows or shrinks more than this from frame to frame
 
@@ -55,11 +56,15 @@ def carry(before: Moment, after: Moment, boxes: Sequence[Detection]) -> list[Det
 
     follow: Any = cv2.calcOpticalFlowPyrLK  # its stub knows no None for the points to find
     scale = 1.0 / before.reduction
-    starts = np.concatenate([_grid(box.scaled(scale)) for box in boxes])
+    small = [box.scaled(scale) for box in boxes]
+    rows, columns = _surroundings(small, before.small.shape)
+    old, new = before.small[rows, columns], after.small[rows, columns]
+    starts = np.concatenate([_grid(box) for box in small])
+    starts -= np.array([columns.start, rows.start], np.float32)
     shape = starts.reshape(-1, 1, 2)
     options: dict[str, Any] = {"winSize": _WINDOW, "maxLevel": _LEVELS}
-    ends, there, _ = follow(before.small, after.small, shape, None, **options)
-    back, again, _ = follow(after.small, before.small, ends, None, **options)
+    ends, there, _ = follow(old, new, shape, None, **options)
+    back, again, _ = follow(new, old, ends, None, **options)
     ends = ends.reshape(-1, 2)
     missed = np.linalg.norm(back.reshape(-1, 2) - starts, axis=1)
     good = (there.ravel() == 1) & (again.ravel() == 1) & (missed < _BACK)
@@ -74,6 +79,17 @@ def carry(before: Moment, after: Moment, boxes: Sequence[Detection]) -> list[Det
         )
         for place, box in enumerate(boxes)
     ]
+
+
+def _surroundings(boxes: Sequence[Detection], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns around all boxes: most of the time goes into the pictures' pyramids."""
+    far = _AROUND + max(max(box.width, box.height) for box in boxes) / 2
+    # A multiple of 8, so that each of the pyramid's pixels is the same as in the whole picture.
+    top = max(0, min(shape[0] - _AROUND, int(min(box.top for box in boxes) - far))) // 8 * 8
+    left = max(0, min(shape[1] - _AROUND, int(min(box.left for box in boxes) - far))) // 8 * 8
+    bottom = max(top + _AROUND, int(max(box.bottom for box in boxes) + far))
+    right = max(left + _AROUND, int(max(box.right for box in boxes) + far))
+    return slice(top, min(bottom, shape[0])), slice(left, min(right, shape[1]))
 
 
 def _grid(box: Detection) -> np.ndarray[Any, np.dtype[np.float32]]:

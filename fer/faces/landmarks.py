@@ -1,4 +1,4 @@
-"""Five points of a face, and from them how far it leans to one side.
+"""Five points of a face, from which `fer.faces.pose` tells how it is turned.
 
 Source: V. Kazemi and J. Sullivan, One Millisecond Face Alignment with an Ensemble of Regression
 Trees, 2014, as dlib has it; the model file is not part of dlib.
@@ -6,7 +6,6 @@ Trees, 2014, as dlib has it; the model file is not part of dlib.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,13 @@ from numpy.typing import NDArray
 
 from fer.errors import DetectorError
 from fer.faces.detector import Detection, Image
-from fer.faces.model_files import LANDMARKS, model_file
+from fer.faces.model_files import LANDMARKS, has_model_file, model_file
+from fer.faces.pose import Pose
 
 if TYPE_CHECKING:
     from fer.params import FacesParams
 
 _INSTEAD = "faces.align to false"
-_MOST_TILT = 50.0
-"""Degrees: no detector here finds a face that leans further, so the points are wrong."""
 
 
 class Landmarks:
@@ -77,22 +75,21 @@ class Landmarks:
         )
         return np.array([(part.x, part.y) for part in shape.parts()], np.float64)
 
-    def tilt(self, grey: Image, box: Detection) -> float:
-        """Degrees by which the line of the eyes falls to the right; 0 where it cannot be told."""
-        points = self.points(grey, box)
-        x, y = points[:2].mean(axis=0) - points[2:4].mean(axis=0)
-        degrees = math.degrees(math.atan2(y, x))
-        return degrees if abs(degrees) <= _MOST_TILT else 0.0
+    def pose(self, grey: Image, box: Detection) -> Pose:
+        """How the face is turned; see `points`."""
+        return Pose.of(self.points(grey, box))
 
 
 def make_landmarks(params: FacesParams) -> Landmarks | None:
-    """The landmarks that params.yaml's `faces` section asks for; None where it asks for none.
+    """Landmarks to turn crops upright by and to tell poses; None where nothing brings the file.
 
     Raises:
-        DetectorError: dlib or the model file is missing; the message says how to get it.
+        DetectorError: crops are to be turned upright or FER_LANDMARKS names a file, and it or dlib
+            is missing; the message says how to get it.
     """
-    if not params.align:
-        return None
     from fer.settings import settings
 
-    return Landmarks(settings().landmarks)
+    named = settings().landmarks
+    if not params.align and named is None and not has_model_file(LANDMARKS):
+        return None
+    return Landmarks(named)

@@ -53,6 +53,11 @@ def model_file(name: str, named: Path | None, wanted_by: str, instead: str) -> P
     )
 
 
+def has_model_file(name: str) -> bool:
+    """Whether a package or a distribution has put the file where `model_file` looks."""
+    return any((folder / name).is_file() for folder in _places())
+
+
 def _places() -> Iterator[Path]:
     """Folders in which packages and distributions put dlib's files."""
     # Found, not imported: its import needs pkg_resources, which newer installations lack.

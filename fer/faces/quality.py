@@ -1,4 +1,4 @@
-"""What a face crop is worth: size, sharpness, brightness. It marks, it never drops."""
+"""What a face crop is worth: size, sharpness, brightness, pose. It marks, it never drops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Quality:
         size: longer side of the detection box, px of the original picture.
         sharpness: variance of the Laplacian of the 48 px crop, in squared grey levels.
         brightness: mean grey level of the crop, 0 to 255.
-        pose: None. How far a head is turned needs landmarks, which detection alone lacks.
+        pose: degrees by which the head is turned away from upright and frontal, as
+            `fer.faces.pose` tells from landmarks; None where their file is missing.
     """
 
     size: float
@@ -45,14 +46,15 @@ class Quality:
         return tuple(name for name, true in holds.items() if true)
 
 
-def measure(crop: Image, size: float) -> Quality:
+def measure(crop: Image, size: float, pose: float | None = None) -> Quality:
     """Measure one crop.
 
     Args:
         crop: uint8 (48, 48), from `fer.faces.crop.crop_face`.
         size: longer side of the face's box in the original picture, px.
+        pose: see `Quality`.
     """
     import cv2
 
     sharpness = float(cv2.Laplacian(crop, cv2.CV_64F).var())
-    return Quality(float(size), sharpness, float(np.mean(crop)))
+    return Quality(float(size), sharpness, float(np.mean(crop)), pose)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fer.faces.crop import crop_face
 from fer.faces.cuts import correlation
@@ -23,6 +24,9 @@ from fer.faces.flow import Moment, carry
 
 if TYPE_CHECKING:
     from fer.params import VideoParams
+
+Look = NDArray[np.float64]
+"""A face's small square (256,), of mean 0 and length 1."""
 
 _LOOK = 16  # px, side of the small square by which a face is known again
 _REACH = 0.7  # of a face's size: how far a visible face may be from where it is expected
@@ -59,7 +63,7 @@ class _Track:
     number: int
     box: Detection
     seen: float  # when the detector last found it, s
-    look: list[float]
+    look: Look
     velocity: tuple[float, float] = (0.0, 0.0)  # px/s, from detection to detection
     visible: bool = True
     found: Detection = field(default_factory=lambda: Detection(0, 0, 0, 0, 0))  # the last one
@@ -143,7 +147,8 @@ class Tracker:
 
     def state(self) -> dict[str, Any]:
         """All that a tracker which goes on needs to know, as a JSON object."""
-        return {"next": self._next, "tracks": [asdict(track) for track in self._tracks]}
+        tracks = [asdict(track) | {"look": track.look.tolist()} for track in self._tracks]
+        return {"next": self._next, "tracks": tracks}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state()`; the next `update` must be `fresh`."""
@@ -154,6 +159,7 @@ class Tracker:
                 | {
                     "box": Detection(**one["box"]),
                     "found": Detection(**one["found"]),
+                    "look": np.array(one["look"], np.float64),
                     "velocity": (one["velocity"][0], one["velocity"][1]),
                 }
             )
@@ -172,7 +178,7 @@ class Tracker:
             # there may still be one that looks like it.
             least = _STRAYED if box else _STILL_THERE
             box = box or track.box
-            if _inside(box, now) and _agreement(track.look, _look(box, now)) >= least:
+            if _inside(box, now) and correlation(track.look, _look(box, now)) >= least:
                 track.box = box
             else:
                 track.visible = False
@@ -200,7 +206,7 @@ class Tracker:
         return found
 
     def _pairs(
-        self, detections: list[Detection], looks: list[list[float]], time: float
+        self, detections: list[Detection], looks: list[Look], time: float
     ) -> list[tuple[int, int]]:
         if not self._tracks or not detections:
             return []
@@ -216,7 +222,7 @@ class Tracker:
                 size = (_size(one) + _size(expected)) / 2
                 away = math.dist(_centre(one), _centre(expected)) / size
                 growth = abs(math.log(_size(one) / _size(expected)))
-                alike = _agreement(track.look, looks[column])
+                alike = correlation(track.look, looks[column])
                 if away > reach or growth > _MOST_GROWTH or (away > _REACH and alike < _ALIKE):
                     continue
                 costs[row, column] = away + 0.5 * growth + (1.0 - alike)
@@ -228,7 +234,7 @@ class Tracker:
         ]
 
 
-def _hit(track: _Track, box: Detection, look: list[float], time: float) -> None:
+def _hit(track: _Track, box: Detection, look: Look, time: float) -> None:
     """The detector found this person again."""
     passed = time - track.seen
     if passed > 0:
@@ -238,9 +244,7 @@ def _hit(track: _Track, box: Detection, look: list[float], time: float) -> None:
             (track.velocity[0] + (x - x0) / passed) / 2,
             (track.velocity[1] + (y - y0) / passed) / 2,
         )
-    track.look = [
-        (1 - _FORGET) * old + _FORGET * new for old, new in zip(track.look, look, strict=True)
-    ]
+    track.look = (1 - _FORGET) * track.look + _FORGET * look
     # A detector's sizes come in steps, and the classifier sees each step; the mean of several
     # detections, carried to this frame, is steadier than the last one.
     same = track.visible and _overlap(track.box, box) > _SAME_FACE
@@ -249,13 +253,11 @@ def _hit(track: _Track, box: Detection, look: list[float], time: float) -> None:
     track.seen, track.visible = time, True
 
 
-def _look(box: Detection, now: Moment) -> list[float]:
-    """A face's small square, mean 0 and length 1."""
-    square = crop_face(now.small, box.scaled(1 / now.reduction), 0.0, _LOOK).astype(np.float32)
-    square -= square.mean()
-    length = float(np.linalg.norm(square)) or 1.0
+def _look(box: Detection, now: Moment) -> Look:
+    square = crop_face(now.small, box.scaled(1 / now.reduction), 0.0, _LOOK).ravel()
+    look = square - square.mean()
     # Four digits are plenty, and a state that is written down stays small.
-    return [round(float(level), 4) for level in square.ravel() / length]
+    return np.asarray(np.round(look / (float(np.linalg.norm(look)) or 1.0), 4), np.float64)
 
 
 def _inside(box: Detection, now: Moment) -> bool:
@@ -263,10 +265,6 @@ def _inside(box: Detection, now: Moment) -> bool:
     height, width = now.small.shape[:2]
     x, y = _centre(box.scaled(1 / now.reduction))
     return bool(0 <= x < width and 0 <= y < height)
-
-
-def _agreement(one: list[float], other: list[float]) -> float:
-    return correlation(np.array(one), np.array(other))
 
 
 def _centre(box: Detection) -> tuple[float, float]:

@@ -28,10 +28,10 @@ from fer.errors import DetectorError, ImageError, StoreError, UsageError
 from fer.inference.inputs import Inputs, PictureFile, open_inputs
 from fer.inference.outputs import Output, open_output
 from fer.inference.recognizer import Prediction, Recognizer
+from fer.inference.recorded import PARTS, QUARANTINE, Recorded
 from fer.inference.results import (
     face_columns,
     quarantine_schema,
-    read_part,
     results_schema,
     to_csv,
     to_parquet,
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from fer.faces.finder import FoundFace
     from fer.params import FacesParams
 
-PARTS = "parts"
-QUARANTINE = "quarantine"
 SUMMARY = "summary.json"
 OWNER = "owner.json"
 LISTED = 50  # how many bad pictures the summary names; the quarantine names all
@@ -205,8 +203,7 @@ class BatchRun:
             faces_digest=hashlib.sha256(document.encode()).hexdigest()[:16],
             started_at=now.isoformat(timespec="seconds"),
         )
-        self._analysed: set[bytes] = set()
-        self._quarantined: set[bytes] = set()
+        self.recorded = Recorded(sink, recognizer.model.digest, self.summary.faces_digest)
         self._failures_in_a_row = 0
 
     def go(self, part_size: int, progress: Progress | None) -> None:
@@ -247,7 +244,7 @@ class BatchRun:
         # either seen here or refused there.
         document = json.dumps({"run_id": self.summary.run_id}) + "\n"
         self.sink.write(OWNER, document.encode())
-        self._load_recorded()
+        self.recorded.load(csv=self.csv)
 
     @contextmanager
     def _looking(self) -> Iterator[Callable[[Iterable[PictureFile]], Iterator[_Seen]]]:
@@ -263,10 +260,10 @@ class BatchRun:
         """Pictures that no part names yet; counts all."""
         for picture in self.inputs.pictures():
             self.summary.pictures += 1
-            key = self.key(picture.uri, picture.etag)
-            if key in self._analysed or key in self._quarantined:
+            key = self.recorded.key(picture.uri, picture.etag)
+            if key in self.recorded.analysed or key in self.recorded.quarantined:
                 self.summary.skipped += 1
-                self.summary.quarantined_before += key in self._quarantined
+                self.summary.quarantined_before += key in self.recorded.quarantined
             else:
                 yield picture
 
@@ -360,33 +357,13 @@ class BatchRun:
         if name is None:
             # A picture is recorded once, so the first one's key names the part for good.
             first = table.slice(0, 1).to_pylist()[0]
-            name = self.key(first["uri"], first["etag"]).hex()
+            name = self.recorded.key(first["uri"], first["etag"]).hex()
         path = f"{folder}/part-{name}"
         self.sink.write(f"{path}.parquet", to_parquet(table))
         if self.csv:
             self.sink.write(f"{path}.csv", to_csv(table))
         if folder == PARTS:
             self.summary.parts.append(f"{path}.parquet")
-
-    def _load_recorded(self) -> None:
-        """Learn from the output which pictures are done."""
-        for folder, keys in ((PARTS, self._analysed), (QUARANTINE, self._quarantined)):
-            names = self.sink.names(folder)
-            for name in names:
-                if not name.endswith(".parquet"):
-                    continue
-                where = f"{self.sink.uri}/{name}"
-                schema = results_schema() if folder == PARTS else quarantine_schema()
-                table = read_part(self.sink.read(name), where, schema)
-                if self.csv and f"{name.removesuffix('.parquet')}.csv" not in names:
-                    self.sink.write(f"{name.removesuffix('.parquet')}.csv", to_csv(table))
-                columns = ("uri", "etag", "model_digest", "faces_digest")
-                lists = (table.column(column).to_pylist() for column in columns)
-                keys.update(_digest(*values) for values in zip(*lists, strict=True))
-
-    def key(self, uri: str, etag: str) -> bytes:
-        """What a picture is recorded by."""
-        return _digest(uri, etag, self.summary.model_digest, self.summary.faces_digest)
 
     def _fail(self, uri: str, reason: str) -> None:
         self.summary.failed += 1
@@ -395,11 +372,6 @@ class BatchRun:
     def _name_problem(self, kind: str, uri: str, reason: str) -> None:
         if len(self.summary.problems) < LISTED:
             self.summary.problems.append({"kind": kind, "uri": uri, "reason": reason})
-
-
-def _digest(*values: str) -> bytes:
-    """16 bytes for a picture's identity: a set of them is small beside the strings."""
-    return hashlib.blake2b("\0".join(values).encode(), digest_size=16).digest()
 
 
 def _workers() -> int:

@@ -108,7 +108,7 @@ class Live:
         faces = recognizer.faces
         side = min(faces.max_side, params.max_side)
         self._detector = make_detector(faces.model_copy(update={"max_side": side}))
-        self._landmarks = recognizer.landmarks
+        self._landmarks = recognizer.landmarks if faces.align else None
         self._tracker = Tracker(params)
         self._cuts = SceneCuts(params.cut_correlation)
         self._filter = RunningFilter(params.timeline.smoothing)
@@ -196,7 +196,7 @@ class Live:
         return seen, go_on
 
     def _crop(self, grey: Image, box: Detection) -> Image:
-        tilt = self._landmarks.tilt(grey, box) if self._landmarks else 0.0
+        tilt = self._landmarks.pose(grey, box).roll if self._landmarks else 0.0
         return crop_face(grey, box, self.recognizer.faces.margin, tilt=tilt)
 
     def _found(self, cut: bool) -> tuple[list[Detection] | None, Moment | None]:

@@ -83,7 +83,7 @@ def render_overlay(
 
     if target.suffix.lower() != ".mp4":
         raise UsageError(f"{target} does not end with .mp4. Name the overlay so.")
-    people = {one.track: one for one in timelines(results.timeline_table(), params)}
+    people = {one.track: one for one in timelines(results.timeline_tables(), params)}
     target.parent.mkdir(parents=True, exist_ok=True)
     # OpenCV takes the format from the suffix, so the temporary file has it too.
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.mp4")

@@ -93,6 +93,7 @@ class Recognizer:
         self.faces = faces or FacesParams()
         self._detector: Detector | None = None
         self._landmarks: Landmarks | None = None
+        self._has_looked = False
 
     @classmethod
     def load(
@@ -138,15 +139,16 @@ class Recognizer:
 
     @property
     def landmarks(self) -> Landmarks | None:
-        """What turns crops upright, made at first use; None where `faces.align` is false.
+        """What turns crops upright and tells poses, made at first use; None without its file.
 
         Raises:
             DetectorError: its library or model file is missing.
         """
-        if self._landmarks is None and self.faces.align:
+        if not self._has_looked:
             from fer.faces.landmarks import make_landmarks
 
             self._landmarks = make_landmarks(self.faces)
+            self._has_looked = True
         return self._landmarks
 
     def predict(self, crops: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> list[Prediction]:
@@ -219,6 +221,7 @@ class Recognizer:
             rgb=picture.rgb,
             reduction=picture.reduction,
             landmarks=self.landmarks,
+            align=self.faces.align,
         )
 
 

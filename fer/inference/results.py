@@ -73,7 +73,12 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "Variance of the Laplacian of the 48 px crop.",
     ),
     Column("quality_brightness", "float32", "grey level", "Mean of the crop, 0 to 255."),
-    Column("quality_pose", "float32", "degrees", "Head turn; needs landmarks, null without them."),
+    Column(
+        "quality_pose",
+        "float32",
+        "degrees",
+        "How far the head is turned and leans, by dlib's five landmarks; null without their file.",
+    ),
     Column(
         "quality_marks",
         "list<string>",

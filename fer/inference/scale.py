@@ -28,8 +28,6 @@ from fer.inference.batch import (
     GIVE_UP,
     LISTED,
     OWNER,
-    PARTS,
-    QUARANTINE,
     BatchRun,
     BatchSummary,
     Progress,
@@ -39,6 +37,7 @@ from fer.inference.inputs import Inputs, open_inputs
 from fer.inference.objects import S3
 from fer.inference.outputs import Output, open_output
 from fer.inference.recognizer import Recognizer
+from fer.inference.recorded import PARTS, QUARANTINE
 from fer.inference.results import quarantine_schema, read_part
 from fer.inference.shares import Share, split
 
@@ -276,7 +275,7 @@ class ShareRun(BatchRun):
         Raises:
             ConflictError: another run has begun since at the output.
         """
-        keys = b"".join(self.key(one.uri, one.etag) for one in share.pictures)
+        keys = b"".join(self.recorded.key(one.uri, one.etag) for one in share.pictures)
         name = hashlib.blake2b(keys, digest_size=16).hexdigest()
         if self._count_recorded(share, name):
             return self.summary

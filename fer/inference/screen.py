@@ -37,11 +37,17 @@ class Window:
         import cv2
 
         self.title = title
-        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        self._sized = False
+        # Without the toolbar that Qt would add.
+        kind = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
+        cv2.namedWindow(title, kind)
 
     def show(self, picture: NDArray[np.uint8]) -> bool:
         import cv2
 
+        if not self._sized:
+            cv2.resizeWindow(self.title, picture.shape[1], picture.shape[0])
+            self._sized = True
         cv2.imshow(self.title, picture)
         if cv2.waitKey(1) & 0xFF in (27, ord("q")):
             return False
@@ -58,13 +64,35 @@ def open_window() -> tuple[Screen | None, str]:
     import cv2
 
     # Some builds end the process where there is no display, so it is asked for first.
-    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if sys.platform.startswith("linux") and not named:
-        return None, "there is no display (DISPLAY is unset)"
+    if sys.platform.startswith("linux") and not os.environ.get("WAYLAND_DISPLAY"):
+        named = os.environ.get("DISPLAY")
+        if not named:
+            return None, "there is no display (DISPLAY is unset)"
+        if not _answers(named):
+            return None, f"the display {named}, which DISPLAY names, does not answer"
     try:
         return Window(), ""
     except cv2.error:
         return None, "this OpenCV has no windows; pip install 'fer-workflow[live]' brings one"
+
+
+def _answers(display: str) -> bool:
+    """Whether an X server of this machine is there; of another machine only trying tells."""
+    import socket
+
+    host, _, rest = display.rpartition(":")
+    number = rest.partition(".")[0]
+    if host not in {"", "unix"} or not number.isdecimal():
+        return True
+    path = f"/tmp/.X11-unix/X{number}"  # noqa: S108 - where X servers listen
+    for place in (path, f"\0{path}"):
+        with socket.socket(socket.AF_UNIX) as server:
+            try:
+                server.connect(place)
+            except OSError:
+                continue
+            return True
+    return False
 
 
 class Recording:

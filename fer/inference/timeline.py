@@ -4,7 +4,7 @@ the episodes in which a person shows one expression."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -79,13 +79,15 @@ def smooth(times: Series, values: Series, constant: float) -> Series:
         return values.astype(np.float64)
     keep = np.exp(-np.diff(times) / constant)
     weighted = np.column_stack([values, np.ones(len(values))]).astype(np.float64)
-    forward, backward = weighted.copy(), weighted.copy()
+    both = weighted.copy()
     for place in range(1, len(times)):
-        forward[place] += keep[place - 1] * forward[place - 1]
+        both[place] += keep[place - 1] * both[place - 1]
+    both -= weighted  # the frame itself is in the other direction's sum
     for place in range(len(times) - 2, -1, -1):
-        backward[place] += keep[place] * backward[place + 1]
-    both = forward + backward - weighted  # the frame itself is in each of them
-    return np.asarray(both[:, :-1] / both[:, -1:])
+        weighted[place] += keep[place] * weighted[place + 1]
+    both += weighted
+    both[:, :-1] /= both[:, -1:]
+    return both[:, :-1]
 
 
 class RunningFilter:
@@ -204,11 +206,12 @@ class Timeline:
     probabilities: Series
 
 
-def timelines(table: pa.Table, params: TimelineParams) -> Iterator[Timeline]:
+def timelines(tables: Iterable[pa.Table], params: TimelineParams) -> Iterator[Timeline]:
     """Each person of a video's results, smoothed and, if asked for, relative to the resting face.
 
     Args:
-        table: rows of one video, with `track`, `frame`, `timestamp` and the `p_` columns.
+        tables: rows of one video, all or part by part, with `face`, `track`, `frame`, `timestamp`
+            and the `p_` columns.
         params: filter and baseline.
 
     Raises:
@@ -216,28 +219,33 @@ def timelines(table: pa.Table, params: TimelineParams) -> Iterator[Timeline]:
     """
     import pyarrow.compute as pc
 
-    faces = table.filter(pc.is_valid(table.column("face")))
-    if faces.num_rows and faces.column("track").null_count:
-        raise UsageError("Only a video has a timeline; these are results of pictures.")
-    faces = faces.sort_by([("track", "ascending"), ("frame", "ascending")])
-    tracks = faces.column("track").to_numpy()
-    times = faces.column("timestamp").to_numpy()
-    indices = faces.column("frame").to_numpy()
-    scores = np.column_stack([faces.column(name).to_numpy() for name in _COLUMNS])
-    starts = np.flatnonzero(np.diff(tracks, prepend=-1)) if len(tracks) else np.array([], int)
-    for start, stop in zip(starts, [*starts[1:], len(tracks)], strict=True):
-        part = slice(start, stop)
-        values = smooth(times[part], scores[part], params.smoothing)
+    parts: list[list[NDArray[Any]]] = [[], [], [], []]
+    for table in tables:
+        faces = table.filter(pc.is_valid(table.column("face")))
+        if faces.column("track").null_count:
+            raise UsageError("Only a video has a timeline; these are results of pictures.")
+        for part, name in zip(parts, ("track", "frame", "timestamp"), strict=False):
+            part.append(faces.column(name).to_numpy())
+        parts[3].append(np.column_stack([faces.column(name).to_numpy() for name in _COLUMNS]))
+    if not parts[0]:
+        return
+    tracks, indices, times, scores = (np.concatenate(part) for part in parts)
+    parts.clear()
+    order = np.lexsort((indices, tracks))
+    starts = np.flatnonzero(np.diff(tracks[order], prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        rows = order[start:stop]
+        values = smooth(times[rows], scores[rows], params.smoothing)
         if params.baseline:
             values = remove_baseline(values)
-        yield Timeline(int(tracks[start]), times[part], indices[part], values)
+        yield Timeline(int(tracks[rows[0]]), times[rows], indices[rows], values)
 
 
-def episodes_of(table: pa.Table, params: TimelineParams) -> list[Episode]:
-    """Every episode of a video's results, in order of start; see `find_episodes`."""
+def episodes_of(tables: Iterable[pa.Table], params: TimelineParams) -> list[Episode]:
+    """Every episode of a video's results, in order of start; see `timelines`, `find_episodes`."""
     found = [
         episode
-        for one in timelines(table, params)
+        for one in timelines(tables, params)
         for episode in find_episodes(one.times, one.probabilities, params, one.track)
     ]
     return sorted(found, key=lambda one: (one.start, one.track))

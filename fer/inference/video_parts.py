@@ -190,14 +190,16 @@ class VideoResults:
         write_text(self.target.with_suffix(".episodes.csv"), text.getvalue())
         write_json(self.target.with_suffix(".json"), summary)
 
-    def timeline_table(self) -> pa.Table:
-        """Only the columns that episodes are made of: some 50 bytes a row."""
+    def timeline_tables(self) -> Iterator[pa.Table]:
+        """Part by part the columns that episodes are made of: some 50 bytes a row."""
         import pyarrow.parquet as pq
 
         from fer.expressions import EXPRESSIONS
 
         names = ["frame", "timestamp", "face", "track", *(f"p_{name}" for name in EXPRESSIONS)]
-        return pq.read_table(self.target, columns=names)
+        with pq.ParquetFile(self.target) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=names)
 
     def _part(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}.parquet"

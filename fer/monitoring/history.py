@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fer.errors import TableError, UsageError
 from fer.expressions import EXPRESSIONS
-from fer.inference.batch import PARTS, QUARANTINE
 from fer.inference.outputs import Output, open_output
+from fer.inference.recorded import PARTS, QUARANTINE
 from fer.inference.results import quarantine_schema, read_part, results_schema
 
 if TYPE_CHECKING:

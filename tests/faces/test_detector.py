@@ -258,8 +258,16 @@ def test_mmod_refuses_what_would_fill_the_memory(mmod_file: Path) -> None:
     assert DlibMmodDetector(mmod_file, max_side=640).smallest_face == 40
 
 
-def test_no_landmarks_are_made_where_none_are_asked_for() -> None:
+def test_landmarks_are_made_where_their_file_is(
+    landmarks_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer.faces.model_files._places", lambda: iter([tmp_path]))
     assert make_landmarks(FacesParams()) is None
+    monkeypatch.setattr("fer.faces.model_files._places", lambda: iter([landmarks_file.parent]))
+    assert make_landmarks(FacesParams()) is not None
+    monkeypatch.setenv("FER_LANDMARKS", str(tmp_path / "none.dat"))
+    with pytest.raises(DetectorError, match="FER_LANDMARKS names"):
+        make_landmarks(FacesParams())
 
 
 @pytest.mark.parametrize("lean", [-20, 0, 15])
@@ -269,11 +277,11 @@ def test_landmarks_tell_how_a_face_leans(
     grey = cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)
     landmarks = Landmarks(landmarks_file)
     face = Detection(175, 76, 266, 167, 1)
-    upright = landmarks.tilt(grey, face)
+    upright = landmarks.pose(grey, face).roll
     # Positive degrees turn OpenCV's picture to the left: the line of the eyes then rises.
     turn = cv2.getRotationMatrix2D((220.5, 121.5), -lean, 1.0)
     leaning = cv2.warpAffine(grey, turn, grey.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-    tilt = landmarks.tilt(np.asarray(leaning, np.uint8), face)
+    tilt = landmarks.pose(np.asarray(leaning, np.uint8), face).roll
     assert tilt - upright == pytest.approx(lean, abs=4)
     straight = crop_face(np.asarray(leaning, np.uint8), face, tilt=tilt - upright)
     plain = crop_face(grey, face)
@@ -289,11 +297,19 @@ def test_a_leaning_face_is_classified_upright(
     leaning = np.asarray(cv2.warpAffine(grey, turn, grey.shape[::-1]), np.uint8)
     detector = DlibHogDetector()
     landmarks = make_landmarks(FacesParams(align=True))
-    aligned = find_faces(leaning, detector, landmarks=landmarks)[0]
-    plain = find_faces(leaning, detector)[0]
-    wanted = find_faces(grey, detector, landmarks=landmarks)[0]
+    aligned = find_faces(leaning, detector, landmarks=landmarks, align=True)[0]
+    plain = find_faces(leaning, detector, landmarks=landmarks)[0]
+    wanted = find_faces(grey, detector, landmarks=landmarks, align=True)[0]
     assert aligned.detection == plain.detection
     like = [
         correlation(one.crop.astype(float), wanted.crop.astype(float)) for one in (aligned, plain)
     ]
     assert like[0] > like[1]
+    assert plain.quality.pose is not None
+    assert wanted.quality.pose is not None
+    assert plain.quality.pose > wanted.quality.pose + 5
+
+
+def test_without_landmarks_the_pose_is_not_known(astronaut: np.ndarray) -> None:
+    grey = cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)
+    assert find_faces(grey, DlibHogDetector())[0].quality.pose is None

@@ -127,6 +127,38 @@ def test_detections_of_an_earlier_frame_are_carried_to_the_present() -> None:
     assert overlap(one.box, now) > 0.95
 
 
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [Detection(200, 70, 300, 170, 1)],
+        [Detection(-40, -30, 60, 70, 1)],
+        [Detection(500, 180, 600, 280, 1)],
+        [Detection(60, 60, 130, 130, 1), Detection(400, 90, 480, 170, 1)],
+        [Detection(700, 500, 800, 600, 1)],
+        [Detection(-300, -300, -200, -200, 1)],
+    ],
+)
+def test_the_surroundings_of_faces_are_enough_to_follow_them(
+    boxes: list[Detection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cv2
+
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (HEIGHT // 8, WIDTH // 8), dtype=np.uint8)
+    grey = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    zoom = np.array([[1.01, 0, 3.3], [0, 1.01, -2.1]])
+    moved = cv2.warpAffine(grey, zoom, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
+    before, after = (Moment.of(np.asarray(one, np.uint8), 0.0) for one in (grey, moved))
+    near = carry(before, after, boxes)
+    monkeypatch.setattr(
+        "fer.faces.flow._surroundings", lambda *_: (slice(0, HEIGHT), slice(0, WIDTH))
+    )
+    for one, other in zip(near, carry(before, after, boxes), strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert overlap(one, other) > 0.999
+
+
 def test_a_face_stays_in_a_flash_and_goes_when_covered() -> None:
     tracker = Tracker()
     grey, (face,) = scene([lambda _: (100, 10)], 0)

@@ -9,6 +9,7 @@ from typing import Any
 import moving
 import numpy as np
 import pytest
+import scoring
 
 from fer.expressions import EXPRESSIONS
 from fer.inference.recognizer import Recognizer
@@ -18,7 +19,7 @@ from fer.params import TimelineParams, VideoParams
 
 # The stand-in model is sure of nothing: its best answer is some 50 %.
 PARAMS = VideoParams(timeline=TimelineParams(enter=0.4, leave=0.3))
-Analyse = Callable[[moving.Scene], moving.Score]
+Analyse = Callable[[moving.Scene], scoring.Score]
 
 
 def look(seed: int, expression: int) -> moving.Look:
@@ -37,11 +38,11 @@ def looks() -> list[moving.Look]:
 
 @pytest.fixture
 def analyse(model: Path, tmp_path: Path) -> Analyse:
-    def run(scene: moving.Scene) -> moving.Score:
+    def run(scene: moving.Scene) -> scoring.Score:
         clip = scene.write(tmp_path / "scene.mp4")
         out = tmp_path / "scene.parquet"
         summary = analyze_video(clip, Recognizer.load(model), out, params=PARAMS)
-        return moving.score(scene, read_video(out).to_pylist(), summary.episodes)
+        return scoring.score(scene, read_video(out).to_pylist(), summary.episodes)
 
     return run
 
@@ -87,7 +88,7 @@ def test_fer2013_faces(shared: Path, tmp_path: Path, kind: str) -> None:
     scene = moving.make_scene(kind, looks, 0, seconds=4)
     out = tmp_path / "scene.parquet"
     summary = analyze_video(scene.write(tmp_path / "scene.mp4"), recognizer, out)
-    score = moving.score(scene, read_video(out).to_pylist(), summary.episodes)
+    score = scoring.score(scene, read_video(out).to_pylist(), summary.episodes)
     assert score.missing == 0
     assert score.found > 0.85 * score.present
     assert score.wrong <= 0.02 * score.found
@@ -128,7 +129,7 @@ def test_the_measure_finds_nothing_wrong_with_the_truth() -> None:
             for who, actor in enumerate(scene.actors)
             for one, change in zip(actor.looks[1:], actor.changes, strict=True)
         ]
-        score = moving.score(scene, true_rows(scene), episodes)
+        score = scoring.score(scene, true_rows(scene), episodes)
         assert score.missing == score.switches == score.wrong == score.stray == 0, kind
         assert score.found == score.present > 0
         assert score.null == score.empty
@@ -145,7 +146,7 @@ def test_the_measure_finds_what_is_wrong() -> None:
             row["track"] = 1 - row["track"]
     rows = [row for row in rows if row["frame"] != 3]
     rows.append(rows[0] | {"box_left": 5000, "box_right": 5100, "track": 9})
-    score = moving.score(scene, rows, [])
+    score = scoring.score(scene, rows, [])
     assert (score.missing, score.switches, score.stray) == (1, 2, 1)
     assert score.wrong == 2 * 40
     assert score.found == score.present - 2

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fer.errors import UsageError
 from fer.expressions import EXPRESSIONS
 from fer.inference.timeline import (
     RunningFilter,
     find_episodes,
     remove_baseline,
     smooth,
+    timelines,
 )
 from fer.params import TimelineParams
 
@@ -135,3 +138,27 @@ def test_a_face_that_rests_sadly_is_neutral_relative_to_itself() -> None:
 def test_at_a_frame_a_second_episodes_still_hold_together() -> None:
     (one,) = find_episodes(np.arange(20.0), showing((HAPPY, 20, 0.9)), TimelineParams())
     assert (one.start, one.end) == (0.0, 19.0)
+
+
+def test_parts_of_a_video_make_one_timeline_per_person() -> None:
+    rng = np.random.default_rng(0)
+    numbers = np.repeat(np.arange(20), 2)
+    columns = {
+        "frame": pa.array(numbers),
+        "timestamp": pa.array(numbers / 10),
+        "face": pa.array([0, 1] * 19 + [0, None], pa.int32()),
+        "track": pa.array([5, 3] * 19 + [5, None], pa.int64()),
+    }
+    scores = rng.dirichlet(np.ones(7), len(numbers)).astype(np.float32)
+    columns |= {f"p_{name}": scores[:, place] for place, name in enumerate(EXPRESSIONS)}
+    table = pa.table(columns)
+    whole = list(timelines([table], TimelineParams()))
+    assert [(one.track, len(one.times)) for one in whole] == [(3, 19), (5, 20)]
+    assert whole[1].frames.tolist() == list(range(20))
+    parts = list(timelines([table.slice(0, 13), table.slice(13)], TimelineParams()))
+    for one, other in zip(whole, parts, strict=True):
+        assert np.array_equal(one.probabilities, other.probabilities)
+    assert list(timelines([], TimelineParams())) == []
+    pictures = table.set_column(3, "track", pa.nulls(len(numbers), pa.int64()))
+    with pytest.raises(UsageError, match="Only a video"):
+        list(timelines([pictures], TimelineParams()))

@@ -99,6 +99,14 @@ def test_a_truncated_file_gives_what_it_has(tmp_path: Path, numbered: list[np.nd
         assert levels(video, video.choose())[:-1] == list(range(video.info.frames - 1))
 
 
+def test_a_codec_that_opencv_lacks_is_named(tmp_path: Path, numbered: list[np.ndarray]) -> None:
+    path = clips.write(tmp_path / "a.avi", numbered, 30, "MJPG")
+    path.write_bytes(path.read_bytes().replace(b"MJPG", b"ZZZZ"))
+    with pytest.raises(VideoError, match="codec that is not built in") as caught:
+        VideoFile(path)
+    assert "ffmpeg -i" in str(caught.value)
+
+
 def sound(path: Path) -> Path:
     """A second of silence, as WAV."""
     head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + 16000, b"WAVE", b"fmt ", 16, 1, 1, 8000,
