@@ -35,6 +35,9 @@ from flows.local.seaweed import Seaweed
 FOLDER: Final = Path("build/up")
 BUCKET: Final = "fer"
 SERVER: Final = "prefect"
+# In PREFECT_HOME. By default leases are in the server's memory: a server that restarts then ends
+# the runs that hold one, and keeps the slots of those that have ended for ever.
+LEASES: Final = "prefect.server.concurrency.lease_storage.filesystem"
 _SECONDS: Final = 180
 # Where the search for free ports begins.
 _FIRST_PORTS: Final = {"prefect": 4200, "postgres": 15432, "s3": 18333}
@@ -118,12 +121,12 @@ class Stack:
         _say("2/5  S3 (SeaweedFS)")
         self.s3.start(BUCKET)
         _say("3/5  Prefect server")
-        self._start_prefect()
+        self.start_server()
         _say("4/5  Pools, limits and deployments")
         self._deploy()
         _say("5/5  Workers")
         for pool in POOLS:
-            self._prefect(f"worker-{pool}", "worker", "start", "--pool", pool)
+            self.start_worker(pool)
         for pool in POOLS:
             self.processes.wait(f"worker-{pool}", partial(self._online, pool), _SECONDS)
         lines = [
@@ -145,7 +148,23 @@ class Stack:
         wanted = ["postgres", "s3", SERVER, *(f"worker-{pool}" for pool in POOLS)]
         return {name: self.processes.alive(name) for name in wanted}
 
-    def _start_prefect(self) -> None:
+    def start_worker(self, pool: str) -> None:
+        """Start a pool's worker, unless it runs."""
+        self._prefect(f"worker-{pool}", "worker", "start", "--pool", pool)
+
+    def ask(self, path: str, body: object = None, method: str | None = None) -> Any:
+        """The Prefect API's answer to GET, or to POST where there is a body; None without one."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.api + path, data, headers, method=method)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                return json.loads(answer.read() or b"null")
+        except OSError:
+            return None
+
+    def start_server(self) -> None:
+        """Start the Prefect server, unless it runs, and wait until it answers."""
         (self.folder / "prefect").mkdir(exist_ok=True)
         # With its background services in one process: apart, without Redis between them, events
         # and task runs get lost (infra/containers.md).
@@ -157,6 +176,7 @@ class Stack:
         environment = os.environ | self.environment()
         if server:
             environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.postgres.url
+            environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = LEASES
             # Work of a server has no business with credentials of workers.
             for secret in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
                 environment.pop(secret, None)
@@ -175,21 +195,11 @@ class Stack:
             raise WorkflowError(f"The deployments were not made. It said:\n{done.stdout[-1500:]}")
 
     def _healthy(self) -> bool:
-        return self._asked("/health") is True
+        return self.ask("/health") is True
 
     def _online(self, pool: str) -> bool:
-        workers = self._asked(f"/work_pools/{pool}/workers/filter", {}) or []
+        workers = self.ask(f"/work_pools/{pool}/workers/filter", {}) or []
         return any(worker.get("status") == "ONLINE" for worker in workers)
-
-    def _asked(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.api + path, data, headers)  # noqa: S310
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                return json.loads(answer.read() or b"null")
-        except OSError:
-            return None
 
 
 def main() -> None:
