@@ -74,6 +74,12 @@ _RUN_PAYLOAD = _PAYLOAD % (
     "~ event.resource['prefect.state-message'] | default('', true)",
     "flow_run",
 )
+_LATE_PAYLOAD = _PAYLOAD % (
+    "flow.name ~ ', run ' ~ event.resource['prefect.resource.name'] ~ ': Late. No worker has taken "
+    "it from ' ~ ('work pool ' ~ work_pool.name if work_pool else 'its work pool') "
+    "~ '. Is one online, and no limit reached? fer doctor says so.'",
+    "flow_run",
+)
 _POOL_PAYLOAD = _PAYLOAD % (
     "'Work pool ' ~ event.resource['prefect.resource.name'] ~ ' has no worker any more. "
     "Start one: prefect worker start --pool ' ~ event.resource['prefect.resource.name']",
@@ -245,7 +251,7 @@ def notifications(
                 for_each={"related:deployment:prefect.resource.id"},
                 within=LATE_PAUSE,
             ),
-            actions=[told],
+            actions=[CallWebhook(block_document_id=webhook, payload=_LATE_PAYLOAD)],
         ),
         Automation(
             name="fer: a pool without a worker is notified",

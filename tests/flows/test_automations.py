@@ -126,7 +126,8 @@ NASTY = 'it said: "no"\n\\ {{ 7 * 7 }} </script> Müller'
         (
             NOTIFICATIONS[1],
             {"prefect.state-name": "Late", "prefect.state-message": None},
-            "train, run grey-owl: Late. ",
+            "train, run grey-owl: Late. No worker has taken it from work pool gpu. "
+            "Is one online, and no limit reached? fer doctor says so.",
         ),
         (
             NOTIFICATIONS[2],
@@ -153,7 +154,11 @@ def test_a_notification_is_json_whatever_the_run_said(
     happened = SimpleNamespace(
         event="e", occurred="2026-11-23", resource=resource, payload={"reason": NASTY}
     )
-    context = {"event": happened, "flow": SimpleNamespace(name="train")}
+    context = {
+        "event": happened,
+        "flow": SimpleNamespace(name="train"),
+        "work_pool": SimpleNamespace(name="gpu"),
+    }
     document = json.loads(render_user_template_sync(call.payload, context))
     assert document == {
         "text": text,

@@ -195,7 +195,7 @@ def test_deployed_scheduled_and_cancelled(
     models.promote(version.name, version.number)
     shutil.copytree(photographs, prefect.environment["FER_BATCH_INPUT"])
 
-    assert "Created: cpu, gpu, limit dvc-repro" in deployed
+    assert "Created: cpu, gpu, limit dvc-repro, limit gpu" in deployed
     assert "Created: nothing new" in prefect.command("flows.deploy")
     prefect.command(
         *("prefect", "deployment", "schedule", "create", "batch-inference/batch"),
@@ -334,7 +334,7 @@ def test_events_start_runs_and_failures_are_notified(
     tmp_path: Path,
 ) -> None:
     first = deployed.rpartition("Automations: created ")[2]
-    assert first.count("fer: ") == 5, "no address, so nobody to be told"
+    assert first.count("fer: ") == 6, "no address, so nobody to be told"
     prefect.environment["FER_NOTIFY_URL"] = receiver.url
     said = prefect.command("flows.deploy")
     assert "fer: a failed run is notified" in said.partition("Automations: created ")[2]
