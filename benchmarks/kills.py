@@ -70,7 +70,7 @@ TINY: Final[dict[str, Any]] = {
         "finetune": {"epochs": EPOCHS - 1, "warmup_epochs": 0.5},
         "early_stopping": {"patience": 10},
     },
-    "evaluate": {"bootstrap": 50, "latency_runs": 5},
+    "evaluate": {"bootstrap": 100, "latency_runs": 10},
     "package": {"name": "kills", "description": "Trained for seconds on drawn faces. No model."},
     "gate": {"min_recall": dict.fromkeys(EXPRESSIONS, 0.0)},
 }

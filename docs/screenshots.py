@@ -5,8 +5,9 @@
     python docs/screenshots.py
 
 Needs a Chromium (`apt-get install chromium`); one process visits all pages. Shown are the newest
-batch inference and the newest training that completed, and what artifacts they left. Look at the
-pictures before you publish them: they show addresses of this machine, and no photograph.
+batch inference and the newest training that completed, and what artifacts they left. Each
+picture goes into docs/images and into the page, below its marker. Look at them before you publish
+them: they show addresses of this machine, and no photograph.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,8 @@ from typing import Any, Final
 from websockets.sync.client import ClientConnection, connect
 
 WIDTH, HEIGHT = 1280, 800
-IMAGES: Final = Path(__file__).parent / "images"
+PAGE: Final = Path(__file__).with_name("prefect.md")
+IMAGES: Final = PAGE.with_name("images")
 LARGEST: Final = 200_000  # bytes of a picture
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 
@@ -41,6 +44,7 @@ class Page:
 
     Attributes:
         name: of its picture, prefect-<name>.png.
+        title: what the picture shows.
         path: below the UI's address.
         text: that is on the page once it is complete.
         click: the text of a tab to choose first.
@@ -48,6 +52,7 @@ class Page:
     """
 
     name: str
+    title: str
     path: str
     text: str
     click: str = ""
@@ -120,20 +125,50 @@ def main() -> None:
             path = options.folder / f"prefect-{page.name}.png"
             path.write_bytes(data)
             print(f"{path}: {len(data):,} bytes", flush=True)
+    if options.folder == IMAGES:
+        PAGE.write_text(illustrated(PAGE.read_text("utf-8"), pages(api)), "utf-8")
 
 
 def pages(api: str) -> list[Page]:
     """What to show; of each kind of run the newest that completed."""
     batch, train = newest(api, "batch-inference", "analyse"), newest(api, "train", "package")
     return [
-        Page("dashboard", "/dashboard", "Active Work Pools"),
-        Page("deployments", "/deployments", "At 04:30 AM"),
-        Page("batch", f"/runs/flow-run/{batch}", "Completed"),
-        Page("batch-artifacts", f"/runs/flow-run/{batch}", "batch-summary", "Artifacts"),
-        Page("train", f"/runs/flow-run/{train}", "Completed"),
-        Page("train-artifacts", f"/runs/flow-run/{train}", "learning-curves", "Artifacts", 1100),
-        Page("automations", "/automations", "fer: new data start a training", height=1100),
+        Page("dashboard", "The dashboard", "/dashboard", "Active Work Pools"),
+        Page("deployments", "Deployments with their schedules", "/deployments", "At 04:30 AM"),
+        Page("batch", "A run of batch-inference", f"/runs/flow-run/{batch}", "Completed"),
+        Page(
+            "batch-artifacts",
+            "Artifacts of a batch inference",
+            f"/runs/flow-run/{batch}",
+            "batch-summary",
+            "Artifacts",
+        ),
+        Page("train", "A run of train", f"/runs/flow-run/{train}", "Completed"),
+        Page(
+            "train-artifacts",
+            "Curves, confusion matrix and figures of a training",
+            f"/runs/flow-run/{train}",
+            "learning-curves",
+            "Artifacts",
+            height=1100,
+        ),
+        Page(
+            "automations",
+            "The automations",
+            "/automations",
+            "fer: new data start a training",
+            height=1100,
+        ),
     ]
+
+
+def illustrated(text: str, shown: list[Page]) -> str:
+    """The page with each picture below its marker."""
+    for page in shown:
+        marker = f"<!-- picture: {page.name} -->"
+        line = f"![{page.title}](images/prefect-{page.name}.png)"
+        text = re.sub(re.escape(marker) + r"(\n!\[.*)?", f"{marker}\n{line}", text)
+    return text
 
 
 def newest(api: str, flow: str, task: str) -> str:
