@@ -26,9 +26,11 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
+from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
 WIDTH, HEIGHT = 1280, 800
@@ -98,7 +100,7 @@ class Browser:
         self.call("Page.navigate", url=address + page.path)
         if page.click:
             tab = (
-                "[...document.querySelectorAll('[role=tab], .p-tab, button')]"
+                "[...document.querySelectorAll('[role=tab], button, a')]"
                 f".find(one => one.innerText.trim() === {page.click!r})"
             )
             self.wait(f"!!{tab}", f"{page.path}: the tab {page.click}")
@@ -119,7 +121,7 @@ def main() -> None:
     api = os.environ.get("PREFECT_API_URL") or sys.exit("Set PREFECT_API_URL: . build/up/env")
     with browser(options.patience) as found:
         for page in pages(api):
-            data = found.picture(api.removesuffix("/api"), page)
+            data = small(found.picture(api.removesuffix("/api"), page))
             if len(data) > LARGEST:
                 sys.exit(f"{page.name} takes {len(data):,} bytes, more than {LARGEST:,}.")
             path = options.folder / f"prefect-{page.name}.png"
@@ -134,7 +136,7 @@ def pages(api: str) -> list[Page]:
     batch, train = newest(api, "batch-inference", "analyse"), newest(api, "train", "package")
     return [
         Page("dashboard", "The dashboard", "/dashboard", "Active Work Pools"),
-        Page("deployments", "Deployments with their schedules", "/deployments", "At 04:30 AM"),
+        Page("deployments", "Deployments with their schedules", "/deployments", "monitor"),
         Page("batch", "A run of batch-inference", f"/runs/flow-run/{batch}", "Completed"),
         Page(
             "batch-artifacts",
@@ -160,6 +162,13 @@ def pages(api: str) -> list[Page]:
             height=1100,
         ),
     ]
+
+
+def small(data: bytes) -> bytes:
+    """A PNG with 128 colours, which is what pages of text and lines need."""
+    target = BytesIO()
+    Image.open(BytesIO(data)).convert("RGB").quantize(128).save(target, "PNG", optimize=True)
+    return target.getvalue()
 
 
 def illustrated(text: str, shown: list[Page]) -> str:
@@ -212,7 +221,8 @@ def browser(patience: float) -> Iterator[Browser]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            yield Browser(_connected(Path(profile), patience), patience)
+            with _connected(Path(profile), patience) as socket:
+                yield Browser(socket, patience)
         finally:
             process.terminate()
             process.wait(30)
@@ -226,7 +236,8 @@ def _connected(profile: Path, patience: float) -> ClientConnection:
             port = (profile / "DevToolsActivePort").read_text().splitlines()[0]
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=30) as answer:
                 tabs = [one for one in json.loads(answer.read()) if one["type"] == "page"]
-            return connect(tabs[0]["webSocketDebuggerUrl"], max_size=None, open_timeout=patience)
+            address = tabs[0]["webSocketDebuggerUrl"]
+            return connect(address, max_size=None, open_timeout=patience, proxy=None)
         except (OSError, IndexError):
             time.sleep(0.5)
     raise SystemExit(f"Chromium did not start in {patience:.0f} s.")
