@@ -28,11 +28,8 @@ import os
 import platform
 import random
 import shutil
-import signal
 import sys
 import time
-import uuid
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
@@ -41,7 +38,7 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-import psutil
+from served import ENDED, Served
 
 from fer.dataset.scenes import draw_scene
 from fer.expressions import EXPRESSIONS, Expression
@@ -51,11 +48,10 @@ from fer.reference import FOLDER as SHIPPED
 from fer.registry.registry import Registry
 from flows.demo import make_project
 from flows.local.seaweed import client as s3_client
-from flows.local.up import BUCKET, SERVER, Stack
+from flows.local.up import BUCKET, SERVER
 
 KINDS: Final = ("train", "batch", "server", "s3")
 FULL: Final = {"train": 20, "batch": 20, "server": 5, "s3": 5}
-ENDED: Final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 EPOCHS: Final = 5
 # Seconds per epoch; what is learnt is no matter.
 TINY: Final[dict[str, Any]] = {
@@ -92,13 +88,11 @@ class Kill:
     faults: list[str] = field(default_factory=list)
 
 
-class Trial:
-    """The services, and everything that is asked of them."""
+class Trial(Served):
+    """Runs that are disturbed, and what must hold of them afterwards."""
 
     def __init__(self, folder: Path, pictures: int, seed: int, patience: float) -> None:
-        self.folder = folder.resolve()
-        self.stack = Stack(self.folder)
-        self.patience = patience
+        super().__init__(folder, patience)
         self.pictures = pictures
         self.seed = seed
         self.draw = random.Random(seed)  # noqa: S311 - which moments, not secrets
@@ -107,6 +101,7 @@ class Trial:
         self.lengths: dict[str, float] = {}
         self.expected: list[tuple[Any, ...]] = []
         self.paused: list[tuple[str, str]] = []
+        self.silenced: list[str] = []
 
     def set_up(self) -> None:
         """Start the services, fill the bucket, and let no schedule of ours interfere."""
@@ -131,108 +126,18 @@ class Trial:
                 if one["active"]:
                     self.schedule(deployment["id"], one["id"], active=False)
                     self.paused.append((deployment["id"], one["id"]))
+        # What is registered here need not go through the gate.
+        for one in self.must("/automations/filter", {}):
+            if "gate" in one["name"] and one["enabled"]:
+                self.stack.ask(f"/automations/{one['id']}", {"enabled": False}, "PATCH")
+                self.silenced.append(one["id"])
 
     def restore(self) -> None:
-        """Schedules as they were."""
+        """Schedules and automations as they were."""
         for deployment, schedule in self.paused:
             self.schedule(deployment, schedule, active=True)
-
-    def schedule(self, deployment: str, schedule: str, *, active: bool) -> None:
-        """Let a schedule run, or not."""
-        path = f"/deployments/{deployment}/schedules/{schedule}"
-        self.stack.ask(path, {"active": active}, "PATCH")
-
-    def must(self, path: str, body: object = None) -> Any:
-        """An answer of the API, however long it takes a server that is just starting."""
-        return self.wait(lambda: self.stack.ask(path, body), 120, f"{path} does not answer")
-
-    def wait(self, condition: Callable[[], Any], seconds: float, why: str) -> Any:
-        """The first answer that is not None or False."""
-        end = time.monotonic() + seconds
-        while True:
-            found = condition()
-            if found is not None and found is not False:
-                return found
-            if time.monotonic() > end:
-                raise SystemExit(f"After {seconds:.0f} s: {why}. Logs: {self.folder / 'logs'}")
-            time.sleep(1)
-
-    def start(self, name: str, parameters: dict[str, Any]) -> str:
-        """Start a run of a deployment; its id."""
-        deployment = self.must(f"/deployments/name/{name}")["id"]
-        states = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
-        body = {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": states}
-        # One run of a deployment at a time: a second would be cancelled, or wait.
-        self.wait(
-            lambda: self.stack.ask("/flow_runs/filter", body) == [],
-            self.patience,
-            f"another run of {name} has not ended",
-        )
-        asked = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}
-        return str(self.must(f"/deployments/{deployment}/create_flow_run", asked)["id"])
-
-    def run(self, number: str) -> dict[str, Any]:
-        """A run as the server has it."""
-        found: dict[str, Any] = self.must(f"/flow_runs/{number}")
-        return found
-
-    def end(self, number: str) -> dict[str, Any]:
-        """A run once it has ended for good: a crashed one is tried again a moment later."""
-
-        def ended() -> dict[str, Any] | None:
-            found = self.run(number)
-            if found["state_type"] not in ENDED:
-                return None
-            if found["state_type"] == "CRASHED" and found["run_count"] < 2:
-                return None
-            return found
-
-        found: dict[str, Any] = self.wait(ended, self.patience, f"run {number} has not ended")
-        return found
-
-    def tasks(self, since: str) -> list[str]:
-        """Names of the tasks that run now, and began after a time."""
-        running = {"state": {"type": {"any_": ["RUNNING"]}}, "start_time": {"after_": since}}
-        body = {"task_runs": running}
-        return sorted(one["name"] for one in self.stack.ask("/task_runs/filter", body) or [])
-
-    def orphans(self) -> list[str]:
-        """Processes with our credentials that none of our services has started."""
-        known = {one.pid for one in self.stack.processes.known() if one.alive()} | {os.getpid()}
-        callers = {one.pid for one in psutil.Process().parents()}
-        found = []
-        for one in psutil.process_iter():
-            try:
-                ours = one.environ().get("AWS_ACCESS_KEY_ID") == self.stack.s3.access_key
-                family = {one.pid, *(parent.pid for parent in one.parents())}
-                if ours and one.pid not in callers and not family & known:
-                    found.append(f"{one.pid} {' '.join(one.cmdline())[:80]}")
-            except psutil.Error:
-                continue
-        return found
-
-    def left(self, seconds: float) -> list[str]:
-        """Orphans that do not end by themselves in this time."""
-        end = time.monotonic() + seconds
-        while (found := self.orphans()) and time.monotonic() < end:
-            time.sleep(0.5)
-        return found
-
-    def kill(self, name: str, *, with_runs: bool = False) -> None:
-        """kill -9 of a service; of a worker alone, or of the runs that it has started too."""
-        (found,) = [one for one in self.stack.processes.known() if one.name == name]
-        process = psutil.Process(found.pid)
-        worker = name.startswith("worker")
-        # Of a run only its own process: what that has started must end by itself.
-        more = process.children(recursive=not worker) if with_runs or not worker else []
-        for one in (process, *more):
-            try:
-                one.send_signal(signal.SIGKILL)
-            except psutil.NoSuchProcess:
-                continue
-        self.wait(lambda: not self.stack.processes.alive(name), 60, f"{name} is not dead")
-
-    # One kind after the other.
+        for automation in self.silenced:
+            self.stack.ask(f"/automations/{automation}", {"enabled": True}, "PATCH")
 
     def batch(self, output: str) -> dict[str, Any]:
         """Parameters of a batch inference."""
@@ -288,7 +193,10 @@ class Trial:
             time.sleep(moment)
             found = self.run(number)
             if found["state_type"] not in ENDED:
-                break  # else it was faster than the undisturbed one
+                break
+            # It was faster than the undisturbed one.
+            if found["state_type"] != "COMPLETED":
+                raise SystemExit(f"Before anything was killed, a run ended as {found['state']}")
         killed = service + (" and its run" if with_runs else "")
         kill = Kill(kind, killed, round(moment, 1), found["state"]["name"], self.tasks(since))
         self.kill(service, with_runs=with_runs)
@@ -329,8 +237,7 @@ class Trial:
         versions = self.versions()
         if len(versions) != before + 1:
             faults.append(f"{len(versions) - before} new versions")
-        report = Registry.open().verify(str(versions[-1]))
-        if not report.ok:
+        if versions and not (report := Registry.open().verify(str(versions[-1]))).ok:
             faults.append(f"{versions[-1]} is damaged: {report}")
         table = next((self.folder / "project/reports/training/plots/metrics").rglob("accuracy.tsv"))
         steps = [int(line.split("\t")[0]) for line in table.read_text().splitlines()[1:]]
