@@ -268,7 +268,7 @@ def test_a_parameter_out_of_range_starts_nothing(prefect: Prefect, deployed: str
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("flow", "deployment", "second"),
-    [("batch-inference", "batch", "CANCELLED"), ("fetch-and-validate", "data", "SCHEDULED")],
+    [("monitor", "monitor", "CANCELLED"), ("fetch-and-validate", "data", "SCHEDULED")],
 )
 def test_a_second_run_beside_the_first(
     prefect: Prefect, deployed: str, flow: str, deployment: str, second: str
