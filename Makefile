@@ -8,7 +8,7 @@ ENV := DO_NOT_TRACK=1 DVC_NO_ANALYTICS=1 PREFECT_SERVER_ANALYTICS_ENABLED=false
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-e2e test-full lint format docs repro deploy up down purge lock clean
+.PHONY: help install demo test test-fast test-e2e test-full lint format docs repro deploy up down purge backup restore lock clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -63,6 +63,12 @@ down: install ## Stop what `make up` started; the data stay in build/up
 
 purge: install ## The same, and remove the data
 	@$(BIN)/python -m flows.local.up --down --purge
+
+backup: install ## What `make up` keeps, into the new folder TO=...
+	@$(BIN)/python -m flows.local.up --backup "$(TO)"
+
+restore: install ## make up with what the backup FROM=... holds, after make purge
+	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m flows.local.up --restore "$(FROM)"
 
 lock: install ## Resolve constraints.txt anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras pyproject.toml --output-file constraints.txt --no-header --no-annotate

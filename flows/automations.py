@@ -5,6 +5,7 @@
     fer.model.promoted                 -> smoke     the new champion recognises a few drawn faces
     fer.drift.found                    -> train     the source is asked for new data first
     a run is silent for a while        -> crashed   its process or its machine died
+    a run crashed                      -> again     once in an hour; it goes on where it stopped
     a run failed, crashed or is late   -> webhook
     a pool has lost its last worker    -> webhook
     one of the above could not act     -> webhook
@@ -41,6 +42,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events.filters import AutomationFilter, AutomationFilterTags
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 from prefect.types import SecretDict
 
 from fer.settings import settings
@@ -55,9 +57,9 @@ RUN_TAG: Final = "fer"  # of every deployment in prefect.yaml, and so of its run
 
 DRIFT_PAUSE: Final = timedelta(hours=12)
 LATE_PAUSE: Final = timedelta(hours=1)
-# Five heartbeats of Prefect's default (PREFECT_FLOWS_HEARTBEAT_FREQUENCY, 180 s), so that a server
-# that restarts takes no run for dead.
-SILENCE: Final = timedelta(minutes=15)
+CRASH_PAUSE: Final = timedelta(hours=1)
+# So that a server that restarts takes no run for dead.
+_HEARTBEATS: Final = 5
 
 _REFERENCE = "{{ event.resource['fer.model.reference'] }}"
 # JSON with a `text`, which Slack, Mattermost and their like show as it is.
@@ -70,6 +72,12 @@ _RUN_PAYLOAD = _PAYLOAD % (
     "flow.name ~ ', run ' ~ event.resource['prefect.resource.name'] ~ ': ' "
     "~ event.resource['prefect.state-name'] ~ '. ' "
     "~ event.resource['prefect.state-message'] | default('', true)",
+    "flow_run",
+)
+_LATE_PAYLOAD = _PAYLOAD % (
+    "flow.name ~ ', run ' ~ event.resource['prefect.resource.name'] ~ ': Late. No worker has taken "
+    "it from ' ~ ('work pool ' ~ work_pool.name if work_pool else 'its work pool') "
+    "~ '. Is one online, and no limit reached? fer doctor says so.'",
     "flow_run",
 )
 _POOL_PAYLOAD = _PAYLOAD % (
@@ -102,12 +110,24 @@ class Changes:
         return "; ".join(said) or "nothing new"
 
 
+def silence() -> timedelta:
+    """How long nothing may be heard of a run: five of Prefect's heartbeats.
+
+    15 minutes, unless PREFECT_FLOWS_HEARTBEAT_FREQUENCY (180 s) is another, which must then be so
+    for the workers and for `make deploy`.
+    """
+    return timedelta(
+        seconds=_HEARTBEATS * (get_current_settings().flows.heartbeat_frequency or 180)
+    )
+
+
 def work(deployments: Mapping[str, UUID]) -> list[Automation]:
-    """The automations that start runs, and the one that ends dead ones.
+    """The automations that start runs, and those that end dead ones and start them again.
 
     Args:
         deployments: id by flow/name, of TRAIN, GATE and SMOKE.
     """
+    quiet = silence()
     return [
         Automation(
             name="fer: new data start a training",
@@ -142,24 +162,51 @@ def work(deployments: Mapping[str, UUID]) -> list[Automation]:
         ),
         Automation(
             name="fer: a silent run is marked as crashed",
-            description=f"Neither a heartbeat nor an end for {_minutes(SILENCE)}: it was killed.",
+            description=f"Neither a heartbeat nor an end for {_duration(quiet)}: it was killed.",
             tags=[TAG],
             trigger=EventTrigger(
-                # From each heartbeat on, another one or any other state is expected.
-                after={"prefect.flow-run.heartbeat"},
+                # From each of these on, a heartbeat or any other state is expected. A worker that
+                # is killed while it starts a run leaves it Pending, without a heartbeat.
+                after={
+                    "prefect.flow-run.heartbeat",
+                    "prefect.flow-run.Pending",
+                    "prefect.flow-run.Running",
+                },
                 expect={"prefect.flow-run.*"},
                 match=_RUNS,
                 match_related=_OURS,
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,
                 threshold=1,
-                within=SILENCE,
+                within=quiet,
             ),
             actions=[
                 ChangeFlowRunState(
                     state=StateType.CRASHED,
                     name="Crashed",
-                    message=f"Nothing was heard of this run for {_minutes(SILENCE)}.",
+                    message=f"Nothing was heard of this run for {_duration(quiet)}.",
+                    force=False,
+                )
+            ],
+        ),
+        Automation(
+            name="fer: a crashed run is tried again",
+            description="With the same parameters, once in an hour. What it had done is not done "
+            "twice.",
+            tags=[TAG],
+            trigger=_on(
+                "prefect.flow-run.Crashed",
+                match=_RUNS,
+                # Its own deployment's run, not one that another flow called.
+                match_related=[_OURS, {"prefect.resource.role": "deployment"}],
+                for_each={"prefect.resource.id"},
+                within=CRASH_PAUSE,
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.SCHEDULED,
+                    name="AwaitingRetry",
+                    message="It crashed, and is tried again.",
                     force=False,
                 )
             ],
@@ -204,7 +251,7 @@ def notifications(
                 for_each={"related:deployment:prefect.resource.id"},
                 within=LATE_PAUSE,
             ),
-            actions=[told],
+            actions=[CallWebhook(block_document_id=webhook, payload=_LATE_PAYLOAD)],
         ),
         Automation(
             name="fer: a pool without a worker is notified",
@@ -305,8 +352,9 @@ def _hours(time: timedelta) -> str:
     return "an hour" if count == 1 else f"{count} hours"
 
 
-def _minutes(time: timedelta) -> str:
-    return f"{round(time.total_seconds() / 60)} minutes"
+def _duration(time: timedelta) -> str:
+    seconds = round(time.total_seconds())
+    return f"{seconds} s" if seconds < 600 else f"{round(seconds / 60)} minutes"
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:

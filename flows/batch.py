@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, task
+from prefect.logging import get_run_logger
 from pydantic import Field
 
-from fer.errors import SettingsError
+from fer.errors import FerError, SettingsError
 from fer.inference.batch import BatchSummary, run_batch
+from fer.lineage import Lineage
 from fer.params import FacesParams, load_params
+from fer.registry.registry import Registry
 from fer.settings import settings
 from flows import artifacts, events
 from flows.data import FOLDER
-from flows.lineage import tag_run
+from flows.lineage import made_from, model_tags, tag_run
 from flows.progress import Progress
 from flows.shares import share_out
 from flows.states import completed
@@ -85,8 +89,10 @@ def batch_inference(
             csv=csv,
             part_size=part_size,
         )
-    show_summary(summary)
-    tag_run([f"model:{summary.model_name}:{summary.model_version or summary.model_digest[:12]}"])
+    lineage = model_lineage(summary, registry)
+    show_summary(summary, lineage)
+    reference = f"{summary.model_name}:{summary.model_version or summary.model_digest[:12]}"
+    tag_run([*Lineage.of(project).tags(), *model_tags(reference, lineage)])
     events.batch_finished(summary)
     text = (
         f"{summary.pictures} pictures: {summary.analysed} analysed with {summary.faces} faces, "
@@ -130,8 +136,8 @@ def analyse(
 
 
 @task(name="show summary", task_run_name="show summary")
-def show_summary(summary: BatchSummary) -> None:
-    """The run's figures, and the pictures set aside."""
+def show_summary(summary: BatchSummary, lineage: Mapping[str, Any]) -> None:
+    """The run's figures, what its model was made from, and the pictures set aside."""
     document = summary.as_dict()
     rows = [
         {"what": name, "value": value}
@@ -141,11 +147,28 @@ def show_summary(summary: BatchSummary) -> None:
     rows += [
         {"what": f"faces: {name}", "value": count} for name, count in summary.expressions.items()
     ]
+    if lineage:
+        rows += [
+            {"what": f"the model's {name}", "value": value}
+            for name, value in made_from(lineage).items()
+        ]
     artifacts.table("batch-summary", rows, f"Results in {summary.output}.")
     if summary.problems:
         artifacts.table(
             "batch-quarantine", summary.problems, "Pictures set aside, and why; the first ones."
         )
+
+
+def model_lineage(summary: BatchSummary, registry: str | None) -> Mapping[str, Any]:
+    """The lineage that a registered model's manifest names; empty where that cannot be asked."""
+    if summary.model_version is None:
+        return {}
+    reference = f"{summary.model_name}:{summary.model_version}"
+    try:
+        return Registry.open(registry).resolve(reference).manifest.lineage
+    except FerError as error:  # the work is done: this is no reason to fail
+        get_run_logger().warning("What %s was made from is not shown: %s", reference, error)
+        return {}
 
 
 def _named(name: str, value: str | None) -> str:

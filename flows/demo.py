@@ -110,8 +110,8 @@ def _environment(folder: Path) -> None:
     )
 
 
-def make_project(project: Path) -> None:
-    """A DVC project with the checkout's stages and the demo's parameters."""
+def make_project(project: Path, changes: Mapping[str, Any] = DEMO_PARAMS) -> None:
+    """A DVC project with the checkout's stages, and its parameters with these changes."""
     project.mkdir(parents=True, exist_ok=True)
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copyfile(CHECKOUT / name, project / name)
@@ -123,7 +123,7 @@ def make_project(project: Path) -> None:
         shutil.copytree(CHECKOUT / "fer" / name, code / name, ignore=ignore)
     shutil.copyfile(CHECKOUT / "fer" / "packaging.py", code / "packaging.py")
     params = yaml.safe_load((CHECKOUT / "params.yaml").read_text(encoding="utf-8"))
-    text = yaml.safe_dump(_merged(params, DEMO_PARAMS), sort_keys=False)
+    text = yaml.safe_dump(_merged(params, changes), sort_keys=False)
     write_text(project / "params.yaml", text)
     if not (project / ".dvc").exists():
         done = subprocess.run(

@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from flows import automations
-from flows.writer import LIMIT
+from flows.writer import GPU_LIMIT, LIMIT
 
 POOLS = {
     "cpu": "Data preparation and batch inference.",
@@ -43,22 +43,26 @@ def ensure_pools(client: SyncPrefectClient) -> list[str]:
     return made
 
 
-def ensure_limit(client: SyncPrefectClient) -> bool:
-    """Create the limit of one writer; whether it was missing."""
-    try:
-        client.read_global_concurrency_limit_by_name(LIMIT)
-    except ObjectNotFound:
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=1))
-        return True
-    return False
+def ensure_limits(client: SyncPrefectClient) -> list[str]:
+    """Create the limits that are missing, of one each; the names of the new ones.
+
+    An operator with two GPUs sets `prefect gcl update gpu --limit 2`.
+    """
+    made = []
+    for name in (LIMIT, GPU_LIMIT):
+        try:
+            client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
+            made.append(name)
+    return made
 
 
 def main() -> int:
     """Exit status of `prefect deploy`; automations follow where that is 0."""
     with get_client(sync_client=True) as client:
         made = ensure_pools(client)
-        if ensure_limit(client):
-            made.append(f"limit {LIMIT}")
+        made += [f"limit {name}" for name in ensure_limits(client)]
     sys.stderr.write(f"Created: {', '.join(made) or 'nothing new'}.\n")
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     if status := subprocess.run(command, check=False, cwd=Path.cwd()).returncode:

@@ -31,6 +31,7 @@ from fer.files import write_json
 from fer.inference.batch import BatchSummary
 from fer.lineage import Lineage
 from fer.registry.versions import Version
+from flows.lineage import PREPARED, made_from
 from flows.redaction import redactor
 from flows.writer import Log, dvc_root
 
@@ -44,7 +45,6 @@ ALL: Final = (DATA_VALIDATED, MODEL_REGISTERED, MODEL_PROMOTED, BATCH_FINISHED, 
 # Whether the run that registers a model takes it through the gate, or leaves that to an automation.
 Gate = Literal["here", "awaited"]
 GATE_LABEL: Final = "fer.gate"
-_PREPARED = "data/prepared"
 
 
 def remember_data(project: Path) -> None:
@@ -55,7 +55,7 @@ def remember_data(project: Path) -> None:
     """
     note = _note(project)
     if not note.exists():
-        _write_note(note, Lineage.of(project).outputs.get(_PREPARED))
+        _write_note(note, Lineage.of(project).outputs.get(PREPARED))
 
 
 def data_validated(project: Path) -> bool:
@@ -67,7 +67,7 @@ def data_validated(project: Path) -> bool:
         whether there was something to tell.
     """
     lineage = Lineage.of(project)
-    digest = lineage.outputs.get(_PREPARED)
+    digest = lineage.outputs.get(PREPARED)
     note = _note(project)
     if digest is None or digest == _read_note(note):
         return False
@@ -141,19 +141,16 @@ def _data(digest: str) -> dict[str, str]:
 
 
 def _model(version: Version) -> dict[str, str]:
-    lineage = version.manifest.lineage
     labels = {
         "prefect.resource.id": f"fer.model.{version.name}.{version.number}",
         "prefect.resource.name": str(version),
         **_model_labels(version.name, version.number, version.digest),
     }
     # The package's own, not those of the folder that the flow happens to run in.
-    data = lineage.get("dvc")
-    if isinstance(data, Mapping) and (digest := data.get(_PREPARED)):
-        labels["fer.data.hash"] = str(digest)
-    commit = lineage.get("git_commit")
-    made_by = Lineage(str(commit) if commit else None, bool(lineage.get("git_changed")))
-    return labels | {"fer.commit": made_by.version}
+    found = made_from(version.manifest.lineage)
+    if "data" in found:
+        labels["fer.data.hash"] = found["data"]
+    return labels | {"fer.commit": found["commit"]}
 
 
 def _model_labels(name: str, number: int | None, digest: str) -> dict[str, str]:

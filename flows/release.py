@@ -22,7 +22,7 @@ from fer.registry.registry import Registry
 from fer.registry.versions import Version
 from flows import artifacts, events
 from flows.data import FOLDER
-from flows.lineage import tag_run
+from flows.lineage import model_tags, tag_run
 from flows.registration import again, register
 from flows.states import completed
 from flows.training import evaluate, package
@@ -100,7 +100,8 @@ def gate(
     """
     version = Registry.open(registry).resolve(model)
     release = decide(version, project, registry, promote)
-    tag_run([*Lineage.of(project).tags(), f"model:{version}", f"alias:{release.alias}"])
+    made = model_tags(str(version), version.manifest.lineage)
+    tag_run([*Lineage.of(project).tags(), *made, f"alias:{release.alias}"])
     return _finished(release)
 
 

@@ -27,7 +27,7 @@ from prefect.logging import get_run_logger
 
 from fer.errors import WorkflowError
 from flows.redaction import redactor
-from flows.writer import LIMIT, Log, writer
+from flows.writer import GPU_LIMIT, LIMIT, Log, slot, writer
 
 GUARD = Path(__file__).with_name("guard.py")
 GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL
@@ -266,9 +266,16 @@ def _error(state: State[Any]) -> object:
 
 
 @task
-def dvc_stage(stage: str, project: Path, alone: bool = False, force: bool = False) -> StageRun:
-    """Bring a DVC stage up to date; its output is this task's log."""
+def dvc_stage(
+    stage: str, project: Path, alone: bool = False, force: bool = False, gpu: bool = False
+) -> StageRun:
+    """Bring a DVC stage up to date; its output is this task's log.
+
+    Args:
+        gpu: wait for a GPU of the server's workers first (the concurrency limit `gpu`).
+    """
     log = get_run_logger()
-    run = repro(stage, project, alone=alone, force=force, log=log, limit=LIMIT)
+    with slot(GPU_LIMIT, log, WAIT_SECONDS) if gpu else contextlib.nullcontext():
+        run = repro(stage, project, alone=alone, force=force, log=log, limit=LIMIT)
     log.info(str(run))
     return run

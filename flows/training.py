@@ -74,7 +74,7 @@ def train(
     if check_data:
         fetch_and_validate(project=project, force=ask_source)
     limited = train_network.with_options(timeout_seconds=timeout_hours * 3600)
-    limited(stage="train", project=project)
+    limited(stage="train", project=project, gpu=True)
     show_training(project)
     evaluate(stage="evaluate", project=project)
     show_evaluation(project)

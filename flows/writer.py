@@ -24,6 +24,7 @@ from typing import Any
 from fer.errors import WorkflowError
 
 LIMIT = "dvc-repro"
+GPU_LIMIT = "gpu"
 # A lease that nobody renews any more ends after this: how long a killed run blocks the next one.
 _LEASE_SECONDS = 60
 _POLL_SECONDS = 0.5
@@ -45,6 +46,18 @@ def dvc_root(project: Path) -> Path:
     raise WorkflowError(
         f"{here} is not in a DVC project (no .dvc folder). Pass the project's own folder."
     )
+
+
+@contextmanager
+def slot(limit: str, log: Log, timeout: float) -> Iterator[None]:
+    """Hold a slot of a Prefect concurrency limit; nothing where the server has no such limit.
+
+    Raises:
+        WorkflowError: none came free in `timeout` seconds.
+    """
+    with ExitStack() as stack:
+        _take_limit(stack, limit, log, timeout)
+        yield
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fer.errors import WorkflowError
 from flows.local.processes import Processes
@@ -62,6 +62,44 @@ class Postgres:
         if DATABASE not in (self._asked(programs, "SELECT datname FROM pg_database") or "").split():
             self._asked(programs, f"CREATE DATABASE {DATABASE}")
 
+    def dump(self, path: Path) -> None:
+        """Write the database to a file, in pg_dump's custom format.
+
+        Raises:
+            WorkflowError: PostgreSQL does not answer.
+        """
+        path.touch(mode=0o600)
+        with path.open("wb") as file:
+            self._run(["pg_dump", "--format=custom", DATABASE], stdout=file)
+
+    def restore(self, path: Path) -> None:
+        """Fill the empty database from a file that `dump` wrote.
+
+        Raises:
+            WorkflowError: the database is not empty, or the file is no dump.
+        """
+        tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+        if self._asked(_programs(), tables, DATABASE) != "0":
+            raise WorkflowError(
+                "The database is in use already. Restore into a new one: make purge, then again."
+            )
+        options = ["--exit-on-error", "--single-transaction", "--no-owner"]
+        with path.open("rb") as file:
+            self._run(["pg_restore", *options, f"--dbname={DATABASE}"], stdin=file)
+
+    def _run(self, command: list[str], **files: Any) -> None:
+        name, *options = command
+        program = str(_programs() / name)
+        done = subprocess.run(
+            [program, "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, *options],
+            env=_environment() | {"PGPASSWORD": self.password},
+            stderr=subprocess.PIPE,
+            check=False,
+            **files,
+        )
+        if done.returncode:
+            raise WorkflowError(f"{name} failed: {done.stderr.decode(errors='replace').strip()}")
+
     def _make_cluster(self, programs: Path, become: list[str]) -> None:
         shutil.rmtree(self.data, ignore_errors=True)
         self.data.mkdir(parents=True, mode=0o700)
@@ -89,12 +127,12 @@ class Postgres:
             shutil.rmtree(self.data, ignore_errors=True)
             raise WorkflowError(f"PostgreSQL's cluster cannot be made: {done.stderr.strip()}")
 
-    def _asked(self, programs: Path, sql: str) -> str | None:
+    def _asked(self, programs: Path, sql: str, database: str = "postgres") -> str | None:
         """The answer's lines; None where there is no answer."""
         done = subprocess.run(
             [
                 *(str(programs / "psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", USER),
-                *("-d", "postgres", "-tAqc", sql),
+                *("-d", database, "-tAqc", sql),
             ],
             env=_environment() | {"PGPASSWORD": self.password, "PGCONNECT_TIMEOUT": "3"},
             capture_output=True,

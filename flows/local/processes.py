@@ -68,6 +68,19 @@ class Processes:
         """Whether the process of this name runs."""
         return any(one.name == name and one.alive() for one in self.known())
 
+    def memory(self, name: str) -> float:
+        """Megabytes that the process of this name and those it started hold, shared ones once."""
+        total = 0
+        for one in self.known():
+            if one.name != name or not one.alive():
+                continue
+            leader = psutil.Process(one.pid)
+            for process in (leader, *leader.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    found = process.memory_full_info()
+                    total += getattr(found, "pss", found.rss)
+        return total / 1e6
+
     def start(
         self,
         name: str,

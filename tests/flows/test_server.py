@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -97,6 +98,11 @@ class Prefect:
         found = self.ask(f"/deployments/name/{flow}/{deployment}")
         path = f"/deployments/{found['id']}/create_flow_run"
         return str(self.ask(path, {"parameters": parameters})["id"])
+
+    def set_state(self, run: str, state: str) -> str:
+        """The state that the server put a run into, which may be another."""
+        answer = self.ask(f"/flow_runs/{run}/set_state", {"state": {"type": state}})
+        return str(answer["state"]["type"])
 
     def runs(self, deployment: str, *states: str) -> list[dict[str, Any]]:
         body = {
@@ -195,7 +201,7 @@ def test_deployed_scheduled_and_cancelled(
     models.promote(version.name, version.number)
     shutil.copytree(photographs, prefect.environment["FER_BATCH_INPUT"])
 
-    assert "Created: cpu, gpu, limit dvc-repro" in deployed
+    assert "Created: cpu, gpu, limit dvc-repro, limit gpu" in deployed
     assert "Created: nothing new" in prefect.command("flows.deploy")
     prefect.command(
         *("prefect", "deployment", "schedule", "create", "batch-inference/batch"),
@@ -244,10 +250,51 @@ def test_deployed_scheduled_and_cancelled(
     finally:
         end(worker)
 
-    everything = json.dumps(prefect.ask("/logs/filter", {})) + json.dumps(
-        prefect.ask("/artifacts/filter", {})
-    )
+    kinds = ("logs", "artifacts", "flow_runs", "task_runs", "deployments", "events", "work_pools")
+    kinds += ("automations", "block_documents", "variables")
+    everything = json.dumps([prefect.ask(f"/{kind}/filter", {}) for kind in kinds])
     assert prefect.environment["AWS_SECRET_ACCESS_KEY"] not in everything
+
+
+@pytest.mark.timeout(300)
+def test_a_parameter_out_of_range_starts_nothing(prefect: Prefect, deployed: str) -> None:
+    for wrong in ({"part_size": 0}, {"share_mb": "many"}, {"inptu": "s3://bucket/photographs"}):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            prefect.run("batch-inference", "batch", **wrong)
+        assert caught.value.code in {409, 422}
+        assert next(iter(wrong)) in caught.value.read().decode()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("flow", "deployment", "second"),
+    [("monitor", "monitor", "CANCELLED"), ("fetch-and-validate", "data", "SCHEDULED")],
+)
+def test_a_second_run_beside_the_first(
+    prefect: Prefect, deployed: str, flow: str, deployment: str, second: str
+) -> None:
+    """As of a schedule that overlaps itself; states are set as a worker would set them."""
+    runs = [prefect.run(flow, deployment) for _ in range(2)]
+    states = [prefect.set_state(run, "PENDING") for run in runs]
+    assert states == ["PENDING", second]
+    for run in runs:
+        prefect.set_state(run, "CANCELLED")
+
+
+@pytest.mark.timeout(300)
+def test_a_crashed_run_is_tried_again_but_not_for_ever(prefect: Prefect, deployed: str) -> None:
+    run = prefect.run("batch-smoke", "smoke")
+
+    def state() -> str:
+        return str(prefect.ask(f"/flow_runs/{run}")["state_type"])
+
+    for name in ("PENDING", "RUNNING", "CRASHED"):
+        assert prefect.set_state(run, name) == name
+    wait_for(lambda: state() == "SCHEDULED", 120, lambda: prefect.log("server"))
+    for name in ("PENDING", "RUNNING", "CRASHED"):
+        assert prefect.set_state(run, name) == name
+    time.sleep(30)
+    assert state() == "CRASHED"
 
 
 @dataclass
@@ -334,7 +381,7 @@ def test_events_start_runs_and_failures_are_notified(
     tmp_path: Path,
 ) -> None:
     first = deployed.rpartition("Automations: created ")[2]
-    assert first.count("fer: ") == 5, "no address, so nobody to be told"
+    assert first.count("fer: ") == 6, "no address, so nobody to be told"
     prefect.environment["FER_NOTIFY_URL"] = receiver.url
     said = prefect.command("flows.deploy")
     assert "fer: a failed run is notified" in said.partition("Automations: created ")[2]
