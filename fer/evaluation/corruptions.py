@@ -128,7 +128,8 @@ def _contrast(faces: Faces, _: Generator, factor: float) -> Faces:
 
 
 def _levels(values: NDArray[np.floating[Any]]) -> Faces:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    levels: Faces = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return levels
 
 
 CORRUPTIONS: Final = (
