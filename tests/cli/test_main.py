@@ -36,7 +36,7 @@ def test_wrong_usage_exits_with_2(tmp_path: Path) -> None:
 
 def test_a_misspelt_parameter_is_named_with_the_nearest(tmp_path: Path, checkout: Path) -> None:
     text = (checkout / "params.yaml").read_text(encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(text.replace("batch_size:", "batchsize:"))
+    (tmp_path / "params.yaml").write_text(text.replace("batch_size:", "batchsize:", 1))
     done = fer("data", "fetch", cwd=tmp_path)
     assert done.returncode == 2
     assert "unknown key 'train.batchsize'; did you mean 'train.batch_size'?" in done.stderr
