@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import yaml
 
@@ -28,15 +28,6 @@ class Lineage:
         Raises:
             SettingsError: FER_COMMIT is no commit.
         """
-        commit = _git(project, "rev-parse", "HEAD")
-        if commit is not None:
-            # Left alone by pipeline runs: only what a person edits counts as changed.
-            status = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".")
-            changed = any(not line.endswith("dvc.lock") for line in (status or "").splitlines())
-        else:
-            named = settings().commit
-            commit = named.removesuffix("-dirty") if named else None
-            changed = bool(named) and named != commit
         outputs: dict[str, str] = {}
         try:
             lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8")) or {}
@@ -47,6 +38,18 @@ class Lineage:
                 outputs[out["path"]] = next(
                     (str(out[name]) for name in ("md5", "etag", "checksum") if name in out), "?"
                 )
+        commit = _git(project, "rev-parse", "HEAD")
+        if commit is not None:
+            edited = (_git(project, "diff", "HEAD", "--name-only", "--relative") or "").splitlines()
+            # What a run of the pipeline writes itself is no edit.
+            made = [PurePosixPath("dvc.lock"), *map(PurePosixPath, outputs)]
+            changed = any(
+                not any(PurePosixPath(path).is_relative_to(one) for one in made) for path in edited
+            )
+        else:
+            named = settings().commit
+            commit = named.removesuffix("-dirty") if named else None
+            changed = bool(named) and named != commit
         return cls(commit, changed, outputs)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,30 @@ def test_git_knows_better(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> No
     found = Lineage.of(checkout).commit
     assert found is not None
     assert found != COMMIT
+
+
+def test_what_the_pipeline_writes_is_no_edit(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        options = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+        subprocess.run(["git", *options, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    project = tmp_path / "project"
+    names = ("code.py", "dvc.lock", "reports/metrics.json", "plots/metrics/loss.tsv", "plots.py")
+    lock = {"stages": {"train": {"outs": [{"path": "reports/metrics.json", "md5": "1"},
+                                          {"path": "plots/metrics", "md5": "2.dir"}]}}}  # fmt: skip
+    for name in names:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(json.dumps(lock))
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "all")
+    for name in ("dvc.lock", "reports/metrics.json", "plots/metrics/loss.tsv"):
+        (project / name).write_text(json.dumps(lock) + " ")
+    assert not Lineage.of(project).changed
+    for name in ("code.py", "plots.py"):
+        (project / name).write_text("edited")
+        assert Lineage.of(project).changed
+        (project / name).write_text(json.dumps(lock))
 
 
 def test_what_is_no_commit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
