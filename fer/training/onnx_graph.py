@@ -104,10 +104,11 @@ def _pool_means(graph: _Graph) -> None:
         images, means = first.input[0], node.output[0]
         _, channels, *sides = graph.shape(images) or [0, 0]
         if first.op_type == "Transpose":
-            turned = _attributes(first)["perm"] == _TO_CHANNELS_LAST
+            turned = _attributes(first).get("perm") == _TO_CHANNELS_LAST
         else:  # so the converter turns images of one pixel
             turned = sides == [1, 1] and graph.integers(first.input[1]) == [-1, 1, 1, channels]
-        over = graph.integers(node.input[1]) == [1, 2] and not _attributes(node)["keepdims"]
+        axes = graph.integers(node.input[1]) if len(node.input) > 1 else []
+        over = axes == [1, 2] and not _attributes(node).get("keepdims", 1)
         if not (turned and over and channels):
             continue
         pooled, shape = first.output[0], graph.add(f"{means}_shape", [-1, channels], np.int64)
@@ -127,7 +128,8 @@ def _drop_reshapes(graph: _Graph) -> None:
     """A reshape to the shape that there is; the number of images is what is left over."""
     for node in graph.inner("Reshape"):
         first, *others = graph.integers(node.input[1]) or [0]
-        if first == -1 and all(others) and others == graph.shape(node.input[0])[1:]:
+        known = bool(others) and all(others)
+        if first == -1 and known and others == graph.shape(node.input[0])[1:]:
             graph.remove(node)
 
 
@@ -139,7 +141,7 @@ def _fold_norms(graph: _Graph) -> None:
         if len(values) < len(names):
             continue
         kernel, *bias, scale, shift, mean, variance = values
-        factor = scale / np.sqrt(variance + _attributes(norm)["epsilon"])
+        factor = scale / np.sqrt(variance + _attributes(norm).get("epsilon", 1e-5))
         bias = shift + factor * ((bias[0] if bias else 0) - mean)
         kernel = kernel * factor.reshape(-1, *[1] * (kernel.ndim - 1))
         names = [
@@ -156,7 +158,7 @@ def _fold_pads(graph: _Graph) -> None:
 
     for pad, convolution in graph.pairs("Conv", "Pad"):
         more, options = graph.integers(pad.input[1]), _attributes(convolution)
-        zero = all(not name or graph.constants.get(name) == 0 for name in pad.input[2:])
+        zero = all(not name or np.all(graph.constants.get(name) == 0) for name in pad.input[2:])
         sides = len(more) // 2 - 2
         images = [*more[:2], *more[sides + 2 : sides + 4]]
         plain = _attributes(pad).get("mode", b"constant") == b"constant" and not any(images)

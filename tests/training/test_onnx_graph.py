@@ -210,6 +210,58 @@ def test_other_paddings_stay(mode: str, value: float, pads: list[int]) -> None:
     check(model, (2, 2, 7, 7), ["Pad", "Conv", "Sigmoid"])
 
 
+def test_paddings_of_named_axes_stay() -> None:
+    model = graph(
+        """block (float[n, 2, 7, 7] x) => (float[n, 4, h, w] y) {
+            padded = Pad (x, pads, value, axes)
+            images = Conv (padded, kernel)
+            y = Sigmoid (images)
+        }""",
+        pads=[1, 1, 1, 1],
+        value=0.0,
+        axes=[2, 3],
+        kernel=numbers(4, 2, 3, 3),
+    )
+    check(model, (2, 2, 7, 7), ["Pad", "Conv", "Sigmoid"])
+
+
+def test_what_a_node_leaves_out_is_what_onnx_says() -> None:
+    """A mean keeps its axes and is over all of them; a norm adds 1e-5 to the variance."""
+    model = graph(
+        """defaults (float[n, 4, 7, 7] x) => (float[n, 7, 1, 1] y) {
+            images = Conv (x, kernel)
+            normed = BatchNormalization (images, scale, shift, mean, variance)
+            turned = Transpose <perm = [0, 2, 3, 1]> (normed)
+            means = ReduceMean (turned, axes)
+            reversed = Transpose (means)
+            some = ReduceMean <keepdims = 0> (reversed)
+            y = Add (padding, some)
+        }""",
+        kernel=numbers(4, 4, 1, 1),
+        scale=numbers(4),
+        shift=numbers(4),
+        mean=numbers(4),
+        variance=np.full(4, 1e-5),
+        axes=[1, 2],
+        padding=numbers(3, 7, 1, 1),
+    )
+    expected = ["Conv", "Transpose", "ReduceMean", "Transpose", "ReduceMean", "Add"]
+    check(model, (3, 4, 7, 7), expected)
+
+
+def test_a_reshape_to_one_dimension_stays() -> None:
+    """Of a single number, whose shape is as empty as one that is not known."""
+    model = graph(
+        """flat (float[n, 2] x) => (float[1] y) {
+            mean = ReduceMean <keepdims = 0> (x)
+            row = Reshape (mean, shape)
+            y = Sigmoid (row)
+        }""",
+        shape=[-1],
+    )
+    check(model, (3, 2), ["ReduceMean", "Reshape", "Sigmoid"])
+
+
 def test_outputs_of_the_model_keep_their_names() -> None:
     model = graph(
         """ends (float[n, 2, 1, 1] x) => (float[n, 2, 1, 1] y) {
