@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -350,19 +351,17 @@ class Params(Section):
         train, profiles = document.get("train"), document.get("profiles")
         if not isinstance(profiles, dict) or not isinstance(train, dict):
             return document
-        chosen = profiles.get(document.get("profile", "cpu"))
-        return (
-            document | {"train": _merged(train, chosen)} if isinstance(chosen, dict) else document
-        )
+        chosen = profiles.get(str(document.get("profile")))
+        return document | {"train": merged(train, chosen)} if isinstance(chosen, dict) else document
 
 
-def _merged(section: dict[Any, Any], changes: dict[Any, Any]) -> dict[Any, Any]:
-    """A section of params.yaml with some of its keys, at any depth, replaced."""
+def merged(section: Mapping[Any, Any], changes: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A section of params.yaml, or all of it, with some of its keys, at any depth, replaced."""
     both = dict(section)
     for key, value in changes.items():
         inner = both.get(key)
         both[key] = (
-            _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+            merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
         )
     return both
 

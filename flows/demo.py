@@ -23,6 +23,7 @@ import yaml
 from fer.errors import FerError, WorkflowError
 from fer.expressions import EXPRESSIONS, Expression
 from fer.files import write_text
+from fer.params import merged
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 _CODE: Final = ("dataset", "training", "evaluation")
@@ -32,6 +33,7 @@ _CODE: Final = ("dataset", "training", "evaluation")
 DEMO_PARAMS: Final[dict[str, Any]] = {
     "data": {"source": "synthetic", "synthetic": {"images_per_class": 120}},
     "validate": {"min_rows": {"train": 500, "test": 50}},
+    "profile": "cpu",  # the GPU's would put its own sizes and epochs in place of these
     "train": {
         "input_size": 48,
         "smaller_first": [],
@@ -123,7 +125,7 @@ def make_project(project: Path, changes: Mapping[str, Any] = DEMO_PARAMS) -> Non
         shutil.copytree(CHECKOUT / "fer" / name, code / name, ignore=ignore)
     shutil.copyfile(CHECKOUT / "fer" / "packaging.py", code / "packaging.py")
     params = yaml.safe_load((CHECKOUT / "params.yaml").read_text(encoding="utf-8"))
-    text = yaml.safe_dump(_merged(params, changes), sort_keys=False)
+    text = yaml.safe_dump(merged(params, changes), sort_keys=False)
     write_text(project / "params.yaml", text)
     if not (project / ".dvc").exists():
         done = subprocess.run(
@@ -150,17 +152,6 @@ def write_start_weights(project: Path) -> None:
     )
     if done.returncode:
         raise WorkflowError(f"The demo has nothing to start from: {done.stderr.strip()}")
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for name, value in changes.items():
-        old = merged.get(name)
-        if isinstance(old, dict) and isinstance(value, dict):
-            merged[name] = _merged(old, value)
-        else:
-            merged[name] = value
-    return merged
 
 
 def draw_photographs(folder: Path) -> None:

@@ -206,6 +206,10 @@ def test_the_chosen_profile_changes_what_it_names() -> None:
     assert parse_params(document).model_dump()["train"]["batch_size"] == 7
 
 
+def test_a_profile_is_one_name() -> None:
+    assert complaint(with_value("profile", ["gpu"])).startswith("params: 'profile'")
+
+
 def test_the_profile_that_is_not_chosen_is_checked_too() -> None:
     message = complaint(with_value("profiles.gpu.batch_size", 0))
     assert message.startswith("params with profile gpu: 'train.batch_size'")
