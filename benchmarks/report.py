@@ -1,4 +1,4 @@
-"""What the benchmarks of training and of engines share: workers, medians, and the report."""
+"""What several benchmarks share: workers, medians, and the report."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def _with_half_weights(model: Path) -> bytes:
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
         if tensor.data_type != TensorProto.FLOAT or values.size < 8:
-            continue  # shapes, scalars and the temperature stay as they are
+            continue  # shapes and scalars, the calibration's too, stay as they are
         name, half = tensor.name, f"{tensor.name}_half"
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
         casts.append(helper.make_node("Cast", [half], [name], name=half, to=TensorProto.FLOAT))

@@ -1,4 +1,4 @@
-"""What the benchmarks of training and of engines stand on."""
+"""What several benchmarks stand on."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Classifier:
         return self._run(crops, "probabilities")
 
     def logits(self, crops: Crops | Sequence[Crops]) -> Scores:
-        """What the softmax is taken of, before the temperature; see `probabilities`."""
+        """What the network says, before calibration and softmax; see `probabilities`."""
         return self._run(crops, "logits")
 
     def _run(self, crops: Crops | Sequence[Crops], output: str) -> Scores:
