@@ -48,6 +48,7 @@ def package_model(
 
     Raises:
         PackageError: something that belongs into the package is missing.
+        TableError: per_class.csv or robustness.json is missing or none of ours.
     """
     metrics = _read(evaluation / "metrics.json")
     training = _read(trained / "training.json")

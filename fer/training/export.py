@@ -3,7 +3,8 @@
 The exported model takes `faces`, uint8 (n, h, w, 1) grey crops of any size, and gives `logits`
 and `probabilities`, float32 (n, 7). A crop is first reduced to 48 px as FER2013's were, then
 takes the way that training images took. The scalar `temperature` divides the logits before the
-softmax; it is 1 until the package sets it to the value fitted on validation images.
+softmax; it is 1 until `fer.packaging` puts in what was fitted on validation images, which may be a
+curvature too.
 """
 
 from __future__ import annotations
