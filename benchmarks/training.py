@@ -6,11 +6,10 @@
 
 All go through `Model.fit` with the batches of `fer train`. *batches*: indexing and mixup only.
 *data*: batches and augmentation as `Trainer` runs them, into a network of one layer. *network*:
-training steps on one fixed batch. *both*: an epoch of `Trainer`
-without its validation. The norm `fused` is
-fer/training/batch_norm.py, `keras` is what Keras composes itself (all there is under JAX). Each
-size and norm is a process of its own with its own peak memory; the norms of one size take turns,
-round by round. Random pixels: what they show does not change the speed.
+training steps on one fixed batch. *both*: an epoch of `Trainer` without its validation, mixup
+included. The norm `fused` is fer/training/batch_norm.py, `keras` is what Keras composes itself (all
+there is under JAX). Each size and norm is a process of its own with its own peak memory; the norms
+of one size take turns, round by round. Random pixels: what they show does not change the speed.
 """
 
 from __future__ import annotations
@@ -32,6 +31,8 @@ import report
 
 KINDS = ("batches", "data", "network", "both")
 NORMS = ("fused", "keras")
+_EPOCH = 1
+"""Every round is this epoch: the last ones of a training are without mixup."""
 
 PAGE = """# Speed of training
 
@@ -57,7 +58,7 @@ class Measured:
         section |= {"batch_size": options.batch_size or section["batch_size"]}
         section["head"]["epochs"] = 0
         self.params = TrainParams.model_validate(section)
-        self.steps, self.epoch = options.steps, 0
+        self.steps = options.steps
         devices = configure(
             seed=params.seed,
             precision=self.params.precision,
@@ -68,7 +69,7 @@ class Measured:
         from fer.training.train import Trainer
 
         trainer = Trainer(self._table(), self.params, seed=params.seed, devices=devices)
-        trainer.prepare(1)
+        trainer.prepare(_EPOCH)
         trainer._validate = lambda: (0.0, 0.0)  # type: ignore[method-assign]  # not a part of it
         self.trainer = trainer
         faces = keras.Input(trainer.network.input_shape[1:])
@@ -82,14 +83,13 @@ class Measured:
 
     def round(self, kind: str) -> float:
         """Images per second; the first round of a kind compiles and does not count."""
-        self.epoch += 1
         batches = self._batches()
         fixed = batches[0]
         work: dict[str, Callable[[], Any]] = {
             "batches": lambda: [batches[step] for step in range(self.steps)],
             "data": lambda: self._fit("data", batches),
             "network": lambda: self._fit("network", [fixed] * self.steps),
-            "both": lambda: self.trainer._epoch(self.epoch),
+            "both": lambda: self.trainer._epoch(_EPOCH),
         }
         started = time.perf_counter()
         work[kind]()
@@ -109,8 +109,8 @@ class Measured:
             train.expression,
             batch_size=self.params.batch_size,
             seed=self.trainer.seed,
-            epoch=self.epoch,
-            mixup=self.params.mixup.alpha,
+            epoch=_EPOCH,
+            mixup=self.params.mixup_in(_EPOCH),
         )
 
     def _table(self) -> Any:
