@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import report
 from numpy.typing import NDArray
 
 from fer.dataset.table import FaceTable
@@ -86,8 +84,7 @@ def main() -> None:
                 {"scaling": name, "fitted_on": whence} | dict(zip(keys, means, strict=True))
             )
     document = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": report.machine("numpy", "scipy", "onnxruntime"),
         "images": len(faces),
         "clean": int(clean.sum()),
         "repeats": arguments.repeats,
@@ -97,7 +94,7 @@ def main() -> None:
         print(json.dumps(document, indent=2))
         return
     print(
-        f"{document['date']}, {document['machine']}: {len(faces):,} validation images, "
+        f"{document['machine']}: {len(faces):,} validation images, "
         f"{document['clean']:,} of them clean; means of {arguments.repeats} divisions\n"
         f"{'':<28}{'fitted on':<11}{'nll':>8}{'ece':>8}{'nll clean':>11}{'ece clean':>11}"
     )
