@@ -141,6 +141,25 @@ def test_without_postgresql_it_says_what_to_install(
         Stack(tmp_path / "up").up()
 
 
+def test_workers_have_the_keys_of_s3_and_the_server_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack(tmp_path / "up")
+    started: dict[str, dict[str, str]] = {}
+    monkeypatch.setattr(
+        stack.processes, "start", lambda name, _, environment: started.update({name: environment})
+    )
+    monkeypatch.setattr(stack.processes, "wait", lambda *_: None)
+    stack.start_server()
+    stack.start_worker("cpu")
+    worker, server = started["worker-cpu"], started["prefect"]
+    assert worker["AWS_ACCESS_KEY_ID"] == stack.s3.access_key
+    assert worker["AWS_SECRET_ACCESS_KEY"] == stack.s3.secret_key
+    assert stack.s3.secret_key not in server.values()
+    assert worker["PREFECT_CLIENT_MAX_RETRIES"] == "8"
+    assert server["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith("filesystem")
+
+
 def test_half_a_backup_is_not_restored(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "up")
     with pytest.raises(WorkflowError, match=r"no whole backup: it has no backup.json"):
