@@ -49,6 +49,7 @@ from fer.registry.registry import Registry
 from flows.demo import make_project
 from flows.local.seaweed import client as s3_client
 from flows.local.up import BUCKET, SERVER
+from flows.local.up import FOLDER as MAKE_UP
 
 KINDS: Final = ("train", "batch", "server", "s3")
 FULL: Final = {"train": 20, "batch": 20, "server": 5, "s3": 5}
@@ -326,6 +327,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the record as JSON; build/kills.json by default")
     parser.add_argument("--keep", action="store_true", help="leave services and data")
     options = parser.parse_args()
+    if options.folder.resolve() == MAKE_UP.resolve() and not options.keep:
+        parser.error(f"{MAKE_UP} is make up's own, and would be removed at the end: add --keep")
     out = options.out or options.folder.parent / "kills.json"
     trial = Trial(options.folder, options.pictures, options.seed, options.patience)
     record: dict[str, Any] = {

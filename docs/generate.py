@@ -27,7 +27,7 @@ COMMANDS = (
     *(("models", name) for name in ("rollback", "pull", "verify", "gate", "diff")),
     *(("models", name) for name in ("tag", "note", "deprecate", "delete", "restore", "gc")),
     *(("models", name) for name in ("export", "import", "sign")),
-    *((name,) for name in ("predict", "batch", "video", "live")),
+    *((name,) for name in ("predict", "batch", "video", "live", "doctor")),
     *(("drift", name) for name in ("check", "baseline")),
 )
 

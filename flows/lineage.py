@@ -27,7 +27,9 @@ def made_from(lineage: Mapping[str, Any]) -> dict[str, str]:
 
 
 def model_tags(reference: str, lineage: Mapping[str, Any]) -> list[str]:
-    """Tags for a run that used a model: which one, and what that was made from."""
+    """Tags for a run that used a model: which one, and what that was made from, if it says so."""
+    if not lineage:
+        return [f"model:{reference}"]
     found = made_from(lineage)
     tags = [f"model:{reference}", f"model-commit:{found['commit']}"]
     return tags + ([f"{PREPARED}:{found['data'][:12]}"] if "data" in found else [])

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [
+    page.relative_to(ROOT).as_posix()
+    for pattern in ("README.md", "docs/*.md", "infra/*.md", "benchmarks/*.md")
+    for page in sorted(ROOT.glob(pattern))
+]
 
 
 def test_the_generated_parts_are_up_to_date(checkout: Path) -> None:
@@ -26,13 +34,23 @@ def test_both_commands_are_in_the_readme(checkout: Path) -> None:
     assert "make test" in text
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "infra/README.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_inside_the_project_lead_somewhere(checkout: Path, page: str) -> None:
-    import re
+    text = (checkout / page).read_text(encoding="utf-8")
+    dead = []
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        name, _, place = link.partition("#")
+        target = (checkout / page).parent / name if name else checkout / page
+        if not target.exists() or (place and place not in anchors(target)):
+            dead.append(link)
+    assert dead == []
 
-    folder = (checkout / page).parent
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (checkout / page).read_text(encoding="utf-8"))
-    assert [link for link in links if not (folder / link).exists()] == []
+
+def anchors(page: Path) -> set[str]:
+    """The places of a page that links can name, as GitHub makes them of headings."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one).strip().lower().replace(" ", "-") for one in headings}
 
 
 def test_the_lock_names_no_index(checkout: Path) -> None:

@@ -3,6 +3,7 @@ the episodes in which a person shows one expression."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -233,7 +234,7 @@ def timelines(tables: Iterable[pa.Table], params: TimelineParams) -> Iterator[Ti
     parts.clear()
     order = np.lexsort((indices, tracks))
     starts = np.flatnonzero(np.diff(tracks[order], prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+    for start, stop in itertools.pairwise([*starts, len(order)]):
         rows = order[start:stop]
         values = smooth(times[rows], scores[rows], params.smoothing)
         if params.baseline:

@@ -22,6 +22,8 @@ from flows.local.seaweed import Seaweed, client
 DUMP: Final = "prefect.dump"
 OBJECTS: Final = "objects"
 NOTE: Final = "backup.json"
+# Deleted since it was listed, such as the mark of a registration that has ended.
+_GONE: Final = {"404", "NoSuchKey"}
 
 
 def back_up(postgres: Postgres, s3: Seaweed, bucket: str, folder: Path) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def back_up(postgres: Postgres, s3: Seaweed, bucket: str, folder: Path) -> dict[
     Raises:
         WorkflowError: the folder is not empty, or a service does not answer.
     """
+    from botocore.exceptions import ClientError
+
     if folder.exists() and any(folder.iterdir()):
         raise WorkflowError(f"{folder} is not empty. Name a new folder for each backup.")
     (folder / OBJECTS).mkdir(parents=True)
@@ -48,7 +52,12 @@ def back_up(postgres: Postgres, s3: Seaweed, bucket: str, folder: Path) -> dict[
         for one in page.get("Contents", ()):
             path = _inside(folder / OBJECTS, one["Key"])
             path.parent.mkdir(parents=True, exist_ok=True)
-            asking.download_file(bucket, one["Key"], str(path))
+            try:
+                asking.download_file(bucket, one["Key"], str(path))
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in _GONE:
+                    raise
+                continue
             count, size = count + 1, size + one["Size"]
     note = {
         "began_at": began.isoformat(timespec="seconds"),
@@ -66,7 +75,7 @@ def restore_database(postgres: Postgres, folder: Path) -> None:
     Raises:
         WorkflowError: this is no whole backup, or the database is in use.
     """
-    _note(folder)
+    _objects(folder)
     postgres.restore(folder / DUMP)
 
 
@@ -76,17 +85,23 @@ def restore_objects(s3: Seaweed, bucket: str, folder: Path) -> int:
     Raises:
         WorkflowError: this is no whole backup.
     """
-    wanted = _note(folder)["objects"]
+    files = _objects(folder)
     asking = _client(s3)
-    files = [path for path in sorted((folder / OBJECTS).rglob("*")) if path.is_file()]
-    if len(files) != wanted:
-        raise WorkflowError(f"{folder} holds {len(files)} objects; its note says {wanted}.")
     for path in files:
         key = path.relative_to(folder / OBJECTS).as_posix()
         # In one piece, so that the ETag is what it was: results name pictures by it.
         with path.open("rb") as body:
             asking.put_object(Bucket=bucket, Key=key, Body=body)
     return len(files)
+
+
+def _objects(folder: Path) -> list[Path]:
+    """The files of a backup's objects, all of them."""
+    wanted = _note(folder)["objects"]
+    files = [path for path in sorted((folder / OBJECTS).rglob("*")) if path.is_file()]
+    if len(files) != wanted:
+        raise WorkflowError(f"{folder} holds {len(files)} objects; its note says {wanted}.")
+    return files
 
 
 def _note(folder: Path) -> dict[str, Any]:

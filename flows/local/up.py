@@ -209,11 +209,11 @@ class Stack:
         if server:
             environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.postgres.url
             environment |= PATIENT_SERVER
-        else:
-            environment = PATIENT_CLIENT | environment
             # Work of a server has no business with credentials of workers.
             for secret in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
                 environment.pop(secret, None)
+        else:
+            environment = PATIENT_CLIENT | environment
         self.processes.start(name, [sys.executable, "-m", "prefect", *arguments], environment)
 
     def _deploy(self) -> None:

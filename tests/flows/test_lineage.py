@@ -22,4 +22,5 @@ def test_a_package_tells_of_its_commit_and_its_data() -> None:
 
 def test_a_package_that_tells_nothing() -> None:
     assert made_from({}) == {"commit": "no-commit"}
+    assert model_tags("any:7", {}) == ["model:any:7"]
     assert model_tags("any:7", {"dvc": None}) == ["model:any:7", "model-commit:no-commit"]

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -141,14 +142,66 @@ def test_without_postgresql_it_says_what_to_install(
         Stack(tmp_path / "up").up()
 
 
+def test_workers_have_the_keys_of_s3_and_the_server_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack(tmp_path / "up")
+    started: dict[str, dict[str, str]] = {}
+    monkeypatch.setattr(
+        stack.processes, "start", lambda name, _, environment: started.update({name: environment})
+    )
+    monkeypatch.setattr(stack.processes, "wait", lambda *_: None)
+    stack.start_server()
+    stack.start_worker("cpu")
+    worker, server = started["worker-cpu"], started["prefect"]
+    assert worker["AWS_ACCESS_KEY_ID"] == stack.s3.access_key
+    assert worker["AWS_SECRET_ACCESS_KEY"] == stack.s3.secret_key
+    assert stack.s3.secret_key not in server.values()
+    assert worker["PREFECT_CLIENT_MAX_RETRIES"] == "8"
+    assert server["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith("filesystem")
+
+
 def test_half_a_backup_is_not_restored(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "up")
     with pytest.raises(WorkflowError, match=r"no whole backup: it has no backup.json"):
         backup.restore_database(stack.postgres, tmp_path)
     (tmp_path / "backup.json").write_text('{"objects": 2}')
     (tmp_path / "objects").mkdir()
-    with pytest.raises(WorkflowError, match="holds 0 objects; its note says 2"):
-        backup.restore_objects(stack.s3, "fer", tmp_path)
+    for restore in (
+        lambda: backup.restore_database(stack.postgres, tmp_path),
+        lambda: backup.restore_objects(stack.s3, "fer", tmp_path),
+    ):
+        with pytest.raises(WorkflowError, match="holds 0 objects; its note says 2"):
+            restore()
+
+
+def test_what_goes_while_it_is_backed_up_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.exceptions import ClientError
+
+    refusal = {"kept": "", "pending/gone": "404", "locked": "403"}
+
+    def download(bucket: str, key: str, path: str) -> None:
+        if refusal[key]:
+            raise ClientError({"Error": {"Code": refusal[key]}}, "HeadObject")
+        Path(path).write_bytes(b"kept")
+
+    def listed(*keys: str) -> SimpleNamespace:
+        page = {"Contents": [{"Key": key, "Size": 4} for key in keys]}
+        pages = SimpleNamespace(paginate=lambda **_: [page])
+        return SimpleNamespace(get_paginator=lambda _: pages, download_file=download)
+
+    stack = Stack(tmp_path / "up")
+    monkeypatch.setattr(stack.postgres, "dump", lambda path: path.write_bytes(b"dump"))
+    monkeypatch.setattr(backup, "_client", lambda _: listed("kept", "pending/gone"))
+    note = backup.back_up(stack.postgres, stack.s3, "fer", tmp_path / "backup")
+    assert (note["objects"], note["object_bytes"]) == (1, 4)
+    assert [path.name for path in backup._objects(tmp_path / "backup")] == ["kept"]
+    monkeypatch.setattr(backup, "_client", lambda _: listed("kept", "locked"))
+    with pytest.raises(ClientError, match="403"):
+        backup.back_up(stack.postgres, stack.s3, "fer", tmp_path / "other")
+    assert not (tmp_path / "other" / "backup.json").exists()
 
 
 def test_a_backup_goes_into_a_folder_of_its_own(tmp_path: Path) -> None:

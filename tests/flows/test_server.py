@@ -214,7 +214,7 @@ def test_deployed_scheduled_and_cancelled(
     try:
         wait_for(
             lambda: prefect.doctor()["pool cpu"]["status"] == "ok",
-            60,
+            180,
             lambda: prefect.log("worker"),
         )
         # A stage that would run for ten minutes, in a project of its own.
@@ -256,7 +256,6 @@ def test_deployed_scheduled_and_cancelled(
     assert prefect.environment["AWS_SECRET_ACCESS_KEY"] not in everything
 
 
-@pytest.mark.timeout(300)
 def test_a_parameter_out_of_range_starts_nothing(prefect: Prefect, deployed: str) -> None:
     for wrong in ({"part_size": 0}, {"share_mb": "many"}, {"inptu": "s3://bucket/photographs"}):
         with pytest.raises(urllib.error.HTTPError) as caught:
@@ -265,7 +264,6 @@ def test_a_parameter_out_of_range_starts_nothing(prefect: Prefect, deployed: str
         assert next(iter(wrong)) in caught.value.read().decode()
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("flow", "deployment", "second"),
     [("monitor", "monitor", "CANCELLED"), ("fetch-and-validate", "data", "SCHEDULED")],
@@ -281,7 +279,6 @@ def test_a_second_run_beside_the_first(
         prefect.set_state(run, "CANCELLED")
 
 
-@pytest.mark.timeout(300)
 def test_a_crashed_run_is_tried_again_but_not_for_ever(prefect: Prefect, deployed: str) -> None:
     run = prefect.run("batch-smoke", "smoke")
 

@@ -159,6 +159,7 @@ def test_parts_of_a_video_make_one_timeline_per_person() -> None:
     for one, other in zip(whole, parts, strict=True):
         assert np.array_equal(one.probabilities, other.probabilities)
     assert list(timelines([], TimelineParams())) == []
+    assert list(timelines([table.slice(39)], TimelineParams())) == []  # nobody is in it
     pictures = table.set_column(3, "track", pa.nulls(len(numbers), pa.int64()))
     with pytest.raises(UsageError, match="Only a video"):
         list(timelines([pictures], TimelineParams()))
