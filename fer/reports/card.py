@@ -171,12 +171,19 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
         if isinstance(value, Mapping):
             rows += _flat(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple):
-            rows.append((f"{prefix}{name}", ", ".join(str(one) for one in value)))
+            rows.append((f"{prefix}{name}", ", ".join(_item(one) for one in value)))
         elif isinstance(value, bool):
             rows.append((f"{prefix}{name}", "yes" if value else "no"))
         else:
             rows.append((f"{prefix}{name}", "-" if value is None else str(value)))
     return rows
+
+
+def _item(value: Any) -> str:
+    """One value of a list; a mapping as its names and values."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {one}" for name, one in value.items())
+    return str(value)
 
 
 def _unmarked(text: str) -> str:

@@ -167,6 +167,13 @@ def test_lineage_is_listed_and_cannot_break_the_table() -> None:
     assert r"| note | a\|b \<b\>c\</b\> |" in text
 
 
+def test_lists_in_the_lineage_are_told_in_words() -> None:
+    sizes = [{"size": 48, "epochs": 11}, {"size": 64, "epochs": 11}]
+    text = card(lineage={"params": {"smaller_first": sizes, "erase_area": [0.02, 0.12]}})
+    assert "| params.smaller\\_first | size 48 epochs 11, size 64 epochs 11 |" in text
+    assert "| params.erase\\_area | 0.02, 0.12 |" in text
+
+
 def test_tables_have_equal_columns_in_every_row() -> None:
     whole = card(metrics=METRICS | {"views": VIEWS}, robustness=ROBUSTNESS)
     for block in re.findall(r"(?:^\|.*\n)+", whole, flags=re.MULTILINE):
