@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
 from policies import documented_policies
 from proxy import Faults
 from seaweed import S3Server, weed_binary, weed_server
@@ -46,7 +47,8 @@ def strict(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Iterator
         users = {"owner": server}
         for name, policy in documented_policies(checkout, "bucket", "some/prefix").items():
             users[name] = _user(server, name, policy)
-        time.sleep(1)  # until the server has read them
+        for name in ("reader", "writer"):
+            _wait_for_rights(users[name], "bucket", "some/prefix/models/")
         yield users
 
 
@@ -64,6 +66,20 @@ def _user(server: S3Server, name: str, policy: dict[str, Any]) -> S3Server:
     key = iam.create_access_key(UserName=name)["AccessKey"]
     iam.put_user_policy(UserName=name, PolicyName=name, PolicyDocument=json.dumps(policy))
     return S3Server(server.endpoint_url, key["AccessKeyId"], key["SecretAccessKey"])
+
+
+def _wait_for_rights(user: S3Server, bucket: str, prefix: str) -> None:
+    """Until the server has read what a user may do; before, it refuses everything."""
+    client, end = user.client(), time.monotonic() + 60
+    while True:
+        try:
+            client.list_objects_v2(Bucket=bucket, Prefix=prefix)
+        except ClientError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 @pytest.mark.s3
