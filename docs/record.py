@@ -21,6 +21,7 @@ PLOTS = {
     "models/trained/curves.png": "curves.png",
     "reports/evaluation/confusion.png": "confusion.png",
     "reports/evaluation/reliability.png": "reliability.png",
+    "reports/evaluation/robustness.png": "robustness.png",
 }
 
 
