@@ -103,18 +103,18 @@ def _views(metrics: Any) -> list[str]:
 
 
 def _robustness() -> list[str]:
-    """A paragraph on worse pictures, where they were measured."""
+    """The worst that was done to pictures; the plot and the model card have all of it."""
     path = "reports/evaluation/robustness.json"
     if not (ROOT / path).exists():
         return []
     found = _json(path)
+    worst = sorted(found["conditions"], key=lambda one: float(one["test"]["difference"]))[:4]
     changes = ", ".join(
-        f"{one['kind']} ({one['level']}) {one['test']['difference'] * 100:+.1f}"
-        for one in found["conditions"]
+        f"{one['kind']} ({one['level']}) {one['test']['difference'] * 100:+.1f}" for one in worst
     )
     return [
-        f"Made worse one way at a time, {found['untouched']['test']['n']:,} of the images change "
-        f"their accuracy by so many points: {changes}.",
+        f"What costs most points, on {found['untouched']['test']['n']:,} of the images: {changes}. "
+        "The plot below shows the rest.",
         "",
     ]
 
