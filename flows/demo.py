@@ -38,9 +38,9 @@ DEMO_PARAMS: Final[dict[str, Any]] = {
         "input_size": 48,
         "smaller_first": [],
         "weights": "start.weights.h5",
-        "batch_size": 16,
+        "batch_size": 8,  # many steps, in which batch norm learns what drawn faces are like
         "label_smoothing": 0.05,
-        "finetune": {"epochs": 6, "learning_rate": 5.0e-4, "warmup_epochs": 0.5},
+        "finetune": {"epochs": 5, "learning_rate": 5.0e-4, "warmup_epochs": 0.5},
         "early_stopping": {"patience": 10},
         "mixup": {"alpha": 0.0},
     },

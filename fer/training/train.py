@@ -168,7 +168,12 @@ class Trainer:
             accuracy=float(logs["accuracy"][0]),
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            learning_rate=float(self.model.optimizer.learning_rate),
+            learning_rate=float(
+                # Not the variable itself: with several devices it is one for each.
+                keras.ops.convert_to_numpy(
+                    keras.ops.convert_to_tensor(self.model.optimizer.learning_rate)
+                )
+            ),
             seconds=round(seconds, 1),
         )
 
