@@ -69,7 +69,8 @@ def figures() -> str:
         f"One run of `dvc repro`, {run['date']}, {run['machine']}, seed {run['seed']}: "
         f"{run['epochs']} epochs in {run['training_minutes']} minutes at "
         f"{run['peak_memory_gb']} GB of memory, {run['training_images']:,} training images, "
-        f"initial weights: {run['initial_weights']}. Nothing was chosen on PrivateTest.",
+        f"initial weights: {run['initial_weights']}. Weights and recipe were chosen "
+        "without PrivateTest; how the form of the calibration was, docs/runs.md says.",
         "",
         f"The model that ships with the library is this one with its weights stored as float16 "
         f"({run['shipped']['megabytes']} MB): {run['shipped']['accuracy']:.2%} on PrivateTest, "
