@@ -144,7 +144,7 @@ def prepare(options: argparse.Namespace, folder: Path, size: int) -> None:
     converted = _renamed(_add_ends(_convert(network, config), config))
     (folder / "converted.onnx").write_bytes(converted.SerializeToString())
     (folder / "model.onnx").write_bytes(_exported(network, config).SerializeToString())
-    network.export(folder / "saved_model", format="tf_saved_model", verbose=False)
+    write_saved_model(network, folder / "saved_model")
     crops, labels, parts, calibration = faces(options.faces)
 
     def representative() -> Any:
@@ -159,6 +159,20 @@ def prepare(options: argparse.Namespace, folder: Path, size: int) -> None:
         (folder / name).write_bytes(converter.convert())
     expected = softmax(network.predict(floats(crops), batch_size=256, verbose=0))
     np.savez(folder / "faces.npz", crops=crops, labels=labels, parts=parts, expected=expected)
+
+
+def write_saved_model(network: Any, path: Path) -> None:
+    """The network for inference; `network.export` may write one that drops and normalises anew."""
+    import keras
+
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    archive.add_endpoint(
+        "serve",
+        lambda faces: network(faces, training=False),
+        [keras.InputSpec(shape=(None, *network.input_shape[1:]), dtype="float32")],
+    )
+    archive.write_out(path, verbose=False)
 
 
 def faces(path: Path | None) -> tuple[Crops, NDArray[Any], NDArray[Any], Crops]:

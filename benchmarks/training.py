@@ -79,7 +79,8 @@ class Measured:
             "network": trainer.network,
         }
         for model in self.models.values():
-            model.compile(trainer._optimizer("finetune"), trainer.model.loss, ["accuracy"])
+            optimizer = trainer._optimizer("finetune")
+            model.compile(optimizer, trainer.model.loss, metrics=["accuracy"])
 
     def round(self, kind: str) -> float:
         """Images per second; the first round of a kind compiles and does not count."""
