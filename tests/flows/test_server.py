@@ -286,12 +286,30 @@ def test_a_crashed_run_is_tried_again_but_not_for_ever(prefect: Prefect, deploye
     def state() -> str:
         return str(prefect.ask(f"/flow_runs/{run}")["state_type"])
 
-    for name in ("PENDING", "RUNNING", "CRASHED"):
+    def crash(*names: str) -> None:
+        for name in (*names, "CRASHED"):
+            assert prefect.set_state(run, name) == name
+
+    for _ in range(automations.MOST_TRIES - 1):
+        crash("PENDING", "RUNNING")
+        wait_for(lambda: state() == "SCHEDULED", 120, lambda: prefect.log("server"))
+    crash("PENDING", "RUNNING")
+    time.sleep(20)
+    assert state() == "CRASHED"
+
+
+def test_a_run_that_never_begins_is_tried_again_once(prefect: Prefect, deployed: str) -> None:
+    run = prefect.run("batch-smoke", "smoke")
+
+    def state() -> str:
+        return str(prefect.ask(f"/flow_runs/{run}")["state_type"])
+
+    for name in ("PENDING", "CRASHED"):
         assert prefect.set_state(run, name) == name
     wait_for(lambda: state() == "SCHEDULED", 120, lambda: prefect.log("server"))
-    for name in ("PENDING", "RUNNING", "CRASHED"):
+    for name in ("PENDING", "CRASHED"):
         assert prefect.set_state(run, name) == name
-    time.sleep(30)
+    time.sleep(20)
     assert state() == "CRASHED"
 
 
