@@ -292,8 +292,6 @@ def dvc_stage(
     """
     log = get_run_logger()
     with slot(GPU_LIMIT, log, WAIT_SECONDS) if gpu else contextlib.nullcontext():
-        run = repro(
-            stage, project, alone=alone, force=force, log=log, limit=LIMIT, seconds=seconds
-        )
+        run = repro(stage, project, alone=alone, force=force, log=log, limit=LIMIT, seconds=seconds)
     log.info(str(run))
     return run

@@ -130,13 +130,14 @@ def test_only_the_stage_itself_is_timed(
     stage = train_network.with_options(name="wait")
 
     @flow(name="only-wait")
-    def only_wait() -> State[Any]:
-        return stage("train", project({}), seconds=1, gpu=True, return_state=True)
+    def only_wait() -> tuple[str | None, str | None]:
+        state = stage("train", project({}), seconds=1, gpu=True, return_state=True)
+        return state.name, state.message
 
-    state = only_wait(return_state=True)
-    assert state.name == end, state.message
+    name, message = only_wait()
+    assert name == end, message
     if end == "TimedOut":
-        assert "Stage train was ended after 1 s." in (state.message or "")
+        assert "Stage train was ended after 1 s." in (message or "")
 
 
 @pytest.mark.parametrize(
