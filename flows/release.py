@@ -26,7 +26,7 @@ from flows.lineage import model_tags, tag_run
 from flows.registration import again, register
 from flows.shares import is_shared
 from flows.states import completed
-from flows.training import evaluate, package
+from flows.training import EVALUATE_SECONDS, PACKAGE_SECONDS, evaluate, package
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -72,8 +72,8 @@ def evaluate_and_register(
             takes the cluster of FER_DASK_SCHEDULER where that is set; else, as with 0, it is done
             in the run's own process.
     """
-    evaluate(stage="evaluate", project=project, alone=True)
-    package(stage="package", project=project, alone=True)
+    evaluate(stage="evaluate", project=project, seconds=EVALUATE_SECONDS, alone=True)
+    package(stage="package", project=project, seconds=PACKAGE_SECONDS, alone=True)
     version = register(project, registry, note)
     release = decide(version, project, registry, promote, workers)
     tag_run(

@@ -17,6 +17,8 @@ from flows.lineage import tag_run
 from flows.registration import register
 from flows.stages import HOUR, dvc_stage, interrupted
 
+EVALUATE_SECONDS, PACKAGE_SECONDS = 3 * HOUR, HOUR
+
 train_network = dvc_stage.with_options(
     name="train",
     task_run_name="train",
@@ -74,9 +76,9 @@ def train(
         fetch_and_validate(project=project, force=ask_source)
     train_network(stage="train", project=project, seconds=timeout_hours * HOUR, gpu=True)
     show_training(project)
-    evaluate(stage="evaluate", project=project, seconds=3 * HOUR)
+    evaluate(stage="evaluate", project=project, seconds=EVALUATE_SECONDS)
     show_evaluation(project)
-    package(stage="package", project=project, seconds=HOUR)
+    package(stage="package", project=project, seconds=PACKAGE_SECONDS)
     tags = []
     if submit:
         tags.append(f"model:{register(project, registry, '', gate='awaited')}")
