@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import psutil
 
+from flows.automations import MOST_TRIES
 from flows.local.up import Stack
 
 ENDED: Final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -77,7 +78,7 @@ class Served:
         deadline = time.monotonic() + self.patience
         while True:
             found = self.run(number)
-            again = found["state_type"] == "CRASHED" and found["run_count"] < 2
+            again = found["state_type"] == "CRASHED" and found["run_count"] < MOST_TRIES
             if (found["state_type"] in ENDED and not again) or time.monotonic() > deadline:
                 return found
             time.sleep(1)

@@ -5,7 +5,7 @@
     fer.model.promoted                 -> smoke     the new champion recognises a few drawn faces
     fer.drift.found                    -> train     the source is asked for new data first
     a run is silent for a while        -> crashed   its process or its machine died
-    a run crashed                      -> again     once in an hour; it goes on where it stopped
+    a run crashed                      -> again     where it stopped, until its tries are used up
     a run failed, crashed or is late   -> webhook
     a pool has lost its last worker    -> webhook
     one of the above could not act     -> webhook
@@ -57,7 +57,10 @@ RUN_TAG: Final = "fer"  # of every deployment in prefect.yaml, and so of its run
 
 DRIFT_PAUSE: Final = timedelta(hours=12)
 LATE_PAUSE: Final = timedelta(hours=1)
-CRASH_PAUSE: Final = timedelta(hours=1)
+# How often a run may begin in all: one that crashes in its third try stays crashed.
+MOST_TRIES: Final = 3
+# For so long it is remembered which tries have crashed; longer than any run may take.
+CRASH_MEMORY: Final = timedelta(days=30)
 # So that a server that restarts takes no run for dead.
 _HEARTBEATS: Final = 5
 
@@ -191,16 +194,18 @@ def work(deployments: Mapping[str, UUID]) -> list[Automation]:
         ),
         Automation(
             name="fer: a crashed run is tried again",
-            description="With the same parameters, once in an hour. What it had done is not done "
-            "twice.",
+            description="With the same parameters, until it has begun "
+            f"{MOST_TRIES} times. What it had done is not done twice.",
             tags=[TAG],
             trigger=_on(
                 "prefect.flow-run.Crashed",
-                match=_RUNS,
+                # The count rises when a run begins, not when it is tried again: one that crashes
+                # before it begins, once more, comes to rest by `for_each`.
+                match=_RUNS | {"prefect.run-count": [str(tries) for tries in range(MOST_TRIES)]},
                 # Its own deployment's run, not one that another flow called.
                 match_related=[_OURS, {"prefect.resource.role": "deployment"}],
-                for_each={"prefect.resource.id"},
-                within=CRASH_PAUSE,
+                for_each={"prefect.resource.id", "prefect.run-count"},
+                within=CRASH_MEMORY,
             ),
             actions=[
                 ChangeFlowRunState(

@@ -20,7 +20,7 @@ from flows import artifacts, events
 from flows.data import FOLDER
 from flows.lineage import made_from, model_tags, tag_run
 from flows.progress import Progress
-from flows.shares import share_out
+from flows.shares import is_shared, share_out
 from flows.states import completed
 from flows.storage import storage_failed
 
@@ -68,7 +68,7 @@ def batch_inference(
     source = _named("input", input or here.batch_input)
     target = _named("output", output or here.batch_output)
     faces = faces_params(project)
-    if workers or (workers is None and here.dask_scheduler):
+    if is_shared(workers):
         summary = share_out(
             input=source,
             output=target,

@@ -13,7 +13,7 @@ from prefect.tasks import exponential_backoff
 from fer.lineage import Lineage
 from flows import artifacts, events
 from flows.lineage import tag_run
-from flows.stages import dvc_stage, interrupted, transient
+from flows.stages import HOUR, dvc_stage, interrupted, transient
 
 FOLDER = Path(".")
 
@@ -25,7 +25,6 @@ fetch = dvc_stage.with_options(
     retry_delay_seconds=exponential_backoff(backoff_factor=20),
     retry_jitter_factor=0.2,
     retry_condition_fn=transient,
-    timeout_seconds=3 * 3600,
 )
 validate = dvc_stage.with_options(
     name="validate",
@@ -34,7 +33,6 @@ validate = dvc_stage.with_options(
     retries=1,
     retry_delay_seconds=30,
     retry_condition_fn=interrupted,
-    timeout_seconds=3600,
 )
 prepare = dvc_stage.with_options(
     name="prepare",
@@ -43,11 +41,10 @@ prepare = dvc_stage.with_options(
     retries=1,
     retry_delay_seconds=30,
     retry_condition_fn=interrupted,
-    timeout_seconds=2 * 3600,
 )
 
 
-@flow(name="fetch-and-validate", timeout_seconds=8 * 3600, validate_parameters=True)
+@flow(name="fetch-and-validate", validate_parameters=True)
 def fetch_and_validate(project: Path = FOLDER, force: bool = False) -> dict[str, str]:
     """Fetch FER2013, check it, clean it, split it.
 
@@ -60,14 +57,14 @@ def fetch_and_validate(project: Path = FOLDER, force: bool = False) -> dict[str,
             it gave other data.
     """
     events.remember_data(project)
-    run = fetch(stage="fetch", project=project, force=force)
+    run = fetch(stage="fetch", project=project, seconds=3 * HOUR, force=force)
     try:
-        validate(stage="validate", project=project)
+        validate(stage="validate", project=project, seconds=HOUR)
     finally:
         # A breach has a report too: that is when it is wanted most.
         if (report := project / "reports" / "validation").is_dir():
             show_validation(report)
-    prepare(stage="prepare", project=project)
+    prepare(stage="prepare", project=project, seconds=2 * HOUR)
     show_cleaning(project / "reports" / "cleaning.json")
     lineage = Lineage.of(project)
     tag_run(lineage.tags("data/prepared"))

@@ -8,12 +8,13 @@ from typing import Any
 from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
+from prefect.utilities.timeout import timeout
 
 from fer.errors import ConflictError, UnavailableError
 from fer.registry.registry import Registry
 from fer.registry.versions import Version
 from flows import events
-from flows.stages import WAIT_SECONDS
+from flows.stages import HOUR, WAIT_SECONDS
 from flows.writer import writer
 
 
@@ -29,7 +30,6 @@ def again(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     retries=3,
     retry_delay_seconds=[5, 30, 120],
     retry_condition_fn=again,
-    timeout_seconds=3600,
 )
 def register(project: Path, registry: str | None, note: str, gate: events.Gate = "here") -> Version:
     """Upload models/package and commit it as a version.
@@ -42,8 +42,8 @@ def register(project: Path, registry: str | None, note: str, gate: events.Gate =
     """
     log = get_run_logger()
     models = Registry.open(registry)
-    # Nobody may rewrite the package while it is read.
-    with writer(project, "registering", log, limit=None, timeout=WAIT_SECONDS):
+    # Nobody may rewrite the package while it is read. The wait for that is not in the hour.
+    with writer(project, "registering", log, limit=None, timeout=WAIT_SECONDS), timeout(HOUR):
         version = models.register(project / "models" / "package", note)
     log.info("Registered as %s, digest %s.", version, version.digest[:12])
     if models.state(version.name, version.number).gate is None:

@@ -24,8 +24,9 @@ from flows import artifacts, events
 from flows.data import FOLDER
 from flows.lineage import model_tags, tag_run
 from flows.registration import again, register
+from flows.shares import is_shared
 from flows.states import completed
-from flows.training import evaluate, package
+from flows.training import EVALUATE_SECONDS, PACKAGE_SECONDS, evaluate, package
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -49,7 +50,11 @@ class Release:
 
 @flow(name="evaluate-and-register")
 def evaluate_and_register(
-    project: Path = FOLDER, registry: str | None = None, promote: bool = True, note: str = ""
+    project: Path = FOLDER,
+    registry: str | None = None,
+    promote: bool = True,
+    note: str = "",
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None,
 ) -> Release:
     """Register the model that the train flow made, and make it champion if the gate lets it.
 
@@ -63,11 +68,14 @@ def evaluate_and_register(
             Credentials never go here; they are AWS_* in the worker's environment.
         promote: Make the version champion if it passes. Otherwise it becomes challenger only.
         note: Kept with the version: what is new about it.
+        workers: Dask worker processes to start on this machine for the gate's evaluation. Empty
+            takes the cluster of FER_DASK_SCHEDULER where that is set; else, as with 0, it is done
+            in the run's own process.
     """
-    evaluate(stage="evaluate", project=project, alone=True)
-    package(stage="package", project=project, alone=True)
+    evaluate(stage="evaluate", project=project, seconds=EVALUATE_SECONDS, alone=True)
+    package(stage="package", project=project, seconds=PACKAGE_SECONDS, alone=True)
     version = register(project, registry, note)
-    release = decide(version, project, registry, promote)
+    release = decide(version, project, registry, promote, workers)
     tag_run(
         [
             *Lineage.of(project).tags("data/prepared", "models/package"),
@@ -84,6 +92,7 @@ def gate(
     registry: Annotated[str, Field(min_length=1, max_length=2000)] | None = None,
     promote: bool = True,
     project: Path = FOLDER,
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None,
 ) -> Release:
     """Take a registered version through the gate, and make it champion if it passes.
 
@@ -97,9 +106,12 @@ def gate(
         promote: Make the version champion if it passes. Otherwise it becomes challenger only.
         project: Folder of params.yaml, whose section gate says what is asked, and of
             data/prepared.
+        workers: Dask worker processes to start on this machine for the evaluation of the two.
+            Empty takes the cluster of FER_DASK_SCHEDULER where that is set; else, as with 0, it
+            is done in the run's own process.
     """
     version = Registry.open(registry).resolve(model)
-    release = decide(version, project, registry, promote)
+    release = decide(version, project, registry, promote, workers)
     made = model_tags(str(version), version.manifest.lineage)
     tag_run([*Lineage.of(project).tags(), *made, f"alias:{release.alias}"])
     return _finished(release)
@@ -119,7 +131,13 @@ def _finished(release: Release) -> Release:
     retry_condition_fn=again,
     timeout_seconds=3600,
 )
-def decide(version: Version, project: Path, registry: str | None, promote: bool) -> Release:
+def decide(
+    version: Version,
+    project: Path,
+    registry: str | None,
+    promote: bool,
+    workers: int | None = None,
+) -> Release:
     """Compare with the gate and with the present champion, and move the alias that follows.
 
     Both are run on the test images of data/prepared; where the project has none, the figures
@@ -129,7 +147,8 @@ def decide(version: Version, project: Path, registry: str | None, promote: bool)
     models = Registry.open(registry)
     champion = _champion(models, version.name)
     is_champion = champion is not None and champion.number == version.number
-    decision = _judge(models, version, None if is_champion else champion, project)
+    against = None if is_champion else champion
+    decision = _judge(models, version, against, project, registry, workers)
     show_decision(version, champion, decision)
     if is_champion:
         text = f"It was champion before. {decision.text}"
@@ -156,7 +175,12 @@ def decide(version: Version, project: Path, registry: str | None, promote: bool)
 
 
 def _judge(
-    models: Registry, version: Version, champion: Version | None, project: Path
+    models: Registry,
+    version: Version,
+    champion: Version | None,
+    project: Path,
+    registry: str | None,
+    workers: int | None,
 ) -> GateDecision:
     """The gate's decision on a version, on the project's test images where it has them."""
     params = load_params(project / "params.yaml")
@@ -165,6 +189,11 @@ def _judge(
         # The figures of the package, not of the working folder: what is registered is judged.
         theirs = champion.manifest.metrics if champion else None
         return check_gate(version.manifest.metrics, theirs, params.gate)
+    if is_shared(workers):
+        from flows.judging import judge_shared
+
+        versions = [version, champion] if champion else [version]
+        return judge_shared(models, versions, faces, params, registry, workers)
     from fer.dataset.table import FaceTable
     from fer.evaluation.gate_data import judge
 

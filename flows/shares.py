@@ -134,6 +134,11 @@ def batch_shares(
     )
 
 
+def is_shared(workers: int | None) -> bool:
+    """Whether a run with this parameter `workers` is shared out."""
+    return bool(workers) or (workers is None and bool(settings().dask_scheduler))
+
+
 def dask_runner(workers: int | None, scheduler: str | None) -> TaskRunner[Any]:
     """A task runner on a cluster of this machine, or on the one of a scheduler's address.
 
@@ -189,7 +194,7 @@ class DaskPool:
 
     def room(self) -> int:
         """Two shares per thread and two more, so that none is idle while this process is busy."""
-        return 2 * sum(self._workers().values()) + 2
+        return 2 * sum(self.workers().values()) + 2
 
     def submit(self, job: ShareJob, share: Share, number: int) -> None:
         """Give a share to whichever worker is free first."""
@@ -240,12 +245,16 @@ class DaskPool:
                 with self._client.as_current():
                     ended = wait(futures, timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED")
             except TimeoutError:
-                self._workers()
+                self.workers()
             else:
                 return str(next(iter(ended.done)).key)
 
-    def _workers(self) -> dict[str, int]:
-        """Threads by worker; where there is none, wait for one."""
+    def workers(self) -> dict[str, int]:
+        """Threads by worker; where there is none, wait for one.
+
+        Raises:
+            ScaleError: no scheduler answers, or there has been no worker for five minutes.
+        """
         if self._client is None:
             self._client = self._connected()
         found: dict[str, int] = self._client.nthreads()

@@ -24,6 +24,7 @@ from typing import Any
 from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
+from prefect.utilities.timeout import timeout
 
 from fer.errors import WorkflowError
 from flows.redaction import redactor
@@ -31,7 +32,8 @@ from flows.writer import GPU_LIMIT, LIMIT, Log, slot, writer
 
 GUARD = Path(__file__).with_name("guard.py")
 GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL
-WAIT_SECONDS = 12 * 3600.0  # for another writer; longer than a training takes
+HOUR = 3600.0  # seconds
+WAIT_SECONDS = 12 * HOUR  # for another writer; longer than a training takes
 
 _LONGEST_LINE = 4000
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
@@ -92,6 +94,7 @@ def repro(
     log: Log | None = None,
     limit: str | None = None,
     wait: float = WAIT_SECONDS,
+    seconds: float | None = None,
 ) -> StageRun:
     """Bring one DVC stage up to date, with the stages that it depends on.
 
@@ -103,9 +106,11 @@ def repro(
         log: where the lines go; this module's logger where None.
         limit: a Prefect concurrency limit to hold meanwhile (see `flows.writer`).
         wait: seconds to wait while another run writes the project.
+        seconds: the stage is ended after so long; the wait does not count.
 
     Raises:
         StageError: the stage, or one before it, failed.
+        TimeoutError: it was ended after `seconds`.
         WorkflowError: no DVC project here, or another run kept it for too long.
     """
     log = log or logging.getLogger(__name__)
@@ -127,7 +132,11 @@ def repro(
             level = logging.ERROR if text.startswith("ERROR:") else logging.INFO
             log.log(level, "%s", text)
 
-        status = _run(command, project, lock, line)
+        try:
+            with timeout(seconds):
+                status = _run(command, project, lock, line)
+        except TimeoutError:
+            raise TimeoutError(f"Stage {stage} was ended after {seconds:.0f} s.") from None
         if status != 0:
             raise _failure(stage, project, status, list(tail))
         return StageRun(stage, tuple(ran), time.monotonic() - started)
@@ -267,15 +276,22 @@ def _error(state: State[Any]) -> object:
 
 @task
 def dvc_stage(
-    stage: str, project: Path, alone: bool = False, force: bool = False, gpu: bool = False
+    stage: str,
+    project: Path,
+    seconds: float,
+    alone: bool = False,
+    force: bool = False,
+    gpu: bool = False,
 ) -> StageRun:
     """Bring a DVC stage up to date; its output is this task's log.
 
     Args:
+        seconds: the stage is ended after so long. Not the task's own timeout: that would count
+            the hours in which it waits for another run.
         gpu: wait for a GPU of the server's workers first (the concurrency limit `gpu`).
     """
     log = get_run_logger()
     with slot(GPU_LIMIT, log, WAIT_SECONDS) if gpu else contextlib.nullcontext():
-        run = repro(stage, project, alone=alone, force=force, log=log, limit=LIMIT)
+        run = repro(stage, project, alone=alone, force=force, log=log, limit=LIMIT, seconds=seconds)
     log.info(str(run))
     return run

@@ -15,7 +15,9 @@ from flows import artifacts
 from flows.data import FOLDER, fetch_and_validate
 from flows.lineage import tag_run
 from flows.registration import register
-from flows.stages import dvc_stage, interrupted
+from flows.stages import HOUR, dvc_stage, interrupted
+
+EVALUATE_SECONDS, PACKAGE_SECONDS = 3 * HOUR, HOUR
 
 train_network = dvc_stage.with_options(
     name="train",
@@ -32,7 +34,6 @@ evaluate = dvc_stage.with_options(
     retries=1,
     retry_delay_seconds=30,
     retry_condition_fn=interrupted,
-    timeout_seconds=3 * 3600,
 )
 package = dvc_stage.with_options(
     name="package",
@@ -41,7 +42,6 @@ package = dvc_stage.with_options(
     retries=1,
     retry_delay_seconds=30,
     retry_condition_fn=interrupted,
-    timeout_seconds=3600,
 )
 
 
@@ -62,7 +62,8 @@ def train(
     Args:
         project: Folder of dvc.yaml. The default is the deployment's own checkout.
         check_data: Run the data flow first. Without it DVC still brings the data up to date.
-        timeout_hours: The training itself is ended after this many hours.
+        timeout_hours: The training itself is ended after this many hours; its wait for another
+            run, or for a GPU, does not count.
         ask_source: With check_data: ask the source for new data first, even if nothing here has
             changed.
         submit: Register the package, and leave it to the deployment gate to decide on it.
@@ -73,12 +74,11 @@ def train(
         Registry.open(registry)  # no address is better known now than after hours of training
     if check_data:
         fetch_and_validate(project=project, force=ask_source)
-    limited = train_network.with_options(timeout_seconds=timeout_hours * 3600)
-    limited(stage="train", project=project, gpu=True)
+    train_network(stage="train", project=project, seconds=timeout_hours * HOUR, gpu=True)
     show_training(project)
-    evaluate(stage="evaluate", project=project)
+    evaluate(stage="evaluate", project=project, seconds=EVALUATE_SECONDS)
     show_evaluation(project)
-    package(stage="package", project=project)
+    package(stage="package", project=project, seconds=PACKAGE_SECONDS)
     tags = []
     if submit:
         tags.append(f"model:{register(project, registry, '', gate='awaited')}")

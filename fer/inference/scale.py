@@ -153,7 +153,7 @@ def run_shares(
             # Without a version it is a path, or the model that ships with the library.
             model=f"{here.name}:{here.version}" if here.version else _everywhere(model or ""),
             model_digest=here.digest,
-            registry=_registry(registry),
+            registry=registry_address(registry),
             faces=recognizer.faces.model_dump_json(),
             csv=csv,
         )
@@ -364,7 +364,8 @@ def _everywhere(place: str | Path) -> str:
     return text if not text or text.startswith(S3) else os.path.abspath(Path(text).expanduser())
 
 
-def _registry(named: str | None) -> str | None:
+def registry_address(named: str | None) -> str | None:
+    """The registry's address (FER_REGISTRY where none is named), as it holds everywhere."""
     from fer.settings import settings
 
     place = named or settings().registry

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 import yaml
 from prefect.automations import Automation, CallWebhook, EventTrigger, RunDeployment
+from prefect.events.schemas.events import Resource
 from prefect.flows import load_flow_from_entrypoint
 
 from flows import automations, events
@@ -184,10 +185,18 @@ def test_silence_follows_the_heartbeats() -> None:
         assert "150 s" in str(found.description)
 
 
-def test_a_run_that_crashes_again_stays_crashed() -> None:
+def test_a_run_that_crashes_again_and_again_stays_crashed() -> None:
     (found,) = [one for one in EVERY if "tried again" in one.name]
-    assert trigger(found).for_each == {"prefect.resource.id"}
-    assert trigger(found).within.total_seconds() >= 600
+    # Each try that crashes gives one more, however long ago; the last gives none.
+    assert trigger(found).for_each == {"prefect.resource.id", "prefect.run-count"}
+    assert trigger(found).within.days >= 14  # as long as a training may take
+
+    def again(tries: int) -> bool:
+        labels = {"prefect.resource.id": "prefect.flow-run.x", "prefect.run-count": str(tries)}
+        return trigger(found).match.matches(Resource.model_validate(labels))
+
+    assert [again(tries) for tries in range(6)] == [True, True, True, False, False, False]
+    assert automations.MOST_TRIES == 3
 
 
 def test_a_run_that_never_began_is_found_too() -> None:

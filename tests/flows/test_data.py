@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
+from flows import stages
 from flows.data import fetch, fetch_and_validate
 from flows.stages import StageError, StageRun, interrupted, transient
+from flows.training import train_network
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -100,10 +104,40 @@ def test_fetch_is_retried_where_the_network_failed(project: Make) -> None:
 
     @flow(name="only-fetch")
     def only_fetch() -> StageRun:
-        return quick(stage="fetch", project=folder)
+        return quick(stage="fetch", project=folder, seconds=300)
 
     assert only_fetch().ran == ("fetch",)
     assert (folder.parent / "tries").read_text().count("try") == 2
+
+
+@pytest.mark.parametrize(("length", "end"), [(0.0, "Completed"), (60.0, "TimedOut")])
+def test_only_the_stage_itself_is_timed(
+    project: Make, monkeypatch: pytest.MonkeyPatch, length: float, end: str
+) -> None:
+    @contextmanager
+    def queue(*_: object, **__: object) -> Iterator[int]:
+        time.sleep(1.5)
+        yield 0
+
+    def run(*_: object) -> int:
+        for _ in range(round(10 * length)):
+            time.sleep(0.1)
+        return 0
+
+    monkeypatch.setattr(stages, "slot", queue)
+    monkeypatch.setattr(stages, "writer", queue)
+    monkeypatch.setattr(stages, "_run", run)
+    stage = train_network.with_options(name="wait")
+
+    @flow(name="only-wait")
+    def only_wait() -> tuple[str | None, str | None]:
+        state = stage("train", project({}), seconds=1, gpu=True, return_state=True)
+        return state.name, state.message
+
+    name, message = only_wait()
+    assert name == end, message
+    if end == "TimedOut":
+        assert "Stage train was ended after 1 s." in (message or "")
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
 from fer.errors import WorkflowError
+from fer.expressions import EXPRESSIONS
+from fer.reference import FOLDER
+from fer.registry.registry import Registry
 from flows.local import backup, postgres, seaweed
 from flows.local.ports import free_ports
 from flows.local.processes import Processes
@@ -239,10 +244,21 @@ def test_other_keys_take_over(processes: Processes) -> None:
         first.get_object(Bucket="fer", Key="kept")
 
 
+def rows(bucket: Any, prefix: str) -> list[dict[str, Any]]:
+    """Of all Parquet files under a prefix of the bucket."""
+    import pyarrow.parquet as pq
+
+    found = []
+    for one in bucket.list_objects_v2(Bucket="fer", Prefix=prefix)["Contents"]:
+        data = bucket.get_object(Bucket="fer", Key=one["Key"])["Body"].read()
+        found += pq.read_table(BytesIO(data)).to_pylist()
+    return found
+
+
 @pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_everything_for_real() -> None:
+def test_everything_for_real(photographs: Path, clean_environment: pytest.MonkeyPatch) -> None:
     try:
         postgres._programs()
     except WorkflowError as error:
@@ -278,12 +294,34 @@ def test_everything_for_real() -> None:
         assert doctor.returncode == 0, found
         assert found["pool cpu"] == found["pool gpu"] == found["registry write"] == "ok"
 
-        # Backed up, lost, restored: a run, a schedule that was changed by hand, an object.
+        # A batch by its deployment: pictures, model and results are in S3.
+        for name, value in stack.environment().items():
+            clean_environment.setenv(name, value)
         bucket = seaweed.client(
             stack.s3.endpoint, plan.s3_access_key, plan.s3_secret_key, attempts=3
         )
-        bucket.put_object(Bucket="fer", Key="photographs/a.jpg", Body=b"picture")
+        for picture in photographs.iterdir():
+            bucket.upload_file(str(picture), "fer", f"photographs/{picture.name}")
+        version = Registry.open().register(FOLDER)
         batch = stack.ask("/deployments/name/batch-inference/batch")
+        asked = {"parameters": {"model": str(version)}}  # the rest is the worker's environment
+        done = stack.ask(f"/deployments/{batch['id']}/create_flow_run", asked)
+        until = time.monotonic() + 300
+        while done["state_type"] not in {"COMPLETED", "FAILED", "CRASHED"}:
+            assert time.monotonic() < until, done["state"]
+            time.sleep(1)
+            done = stack.ask(f"/flow_runs/{done['id']}") or done
+        assert done["state_type"] == "COMPLETED", done["state"]
+        assert f"model:{version}" in done["tags"]
+        (face,) = rows(bucket, "results/parts/")
+        assert (face["uri"], face["face"]) == ("s3://fer/photographs/astronaut.jpg", 0)
+        assert face["expression"] in EXPRESSIONS
+        assert (face["model_name"], face["model_version"]) == (version.name, version.number)
+        (refused,) = rows(bucket, "results/quarantine/")
+        assert refused["uri"] == "s3://fer/photographs/text.jpg"
+
+        # Backed up, lost, restored: a run, a schedule that was changed by hand, an object.
+        bucket.put_object(Bucket="fer", Key="photographs/a.jpg", Body=b"picture")
         (schedule,) = batch["schedules"]
         path = f"/deployments/{batch['id']}/schedules/{schedule['id']}"
         stack.ask(path, {"active": False}, "PATCH")

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, TaskRunFilter
 
 from fer.dataset.table import FaceTable
 from fer.errors import GateError, NotFoundError
+from fer.evaluation.gate_data import judge
+from fer.expressions import EXPRESSIONS
+from fer.inference import judged
+from fer.params import load_params
+from fer.registry.package import write_package
 from fer.registry.registry import Registry
-from flows.release import Release, decide, evaluate_and_register, register
+from flows.release import Release, decide, evaluate_and_register, gate, register
 
 pytestmark = pytest.mark.usefixtures("server", "clean_environment")
 
@@ -97,6 +107,78 @@ def test_both_models_are_run_on_the_test_images_of_the_project(
     assert gate is not None
     assert gate["champion"] == 1
     assert gate["figures"]["mcnemar"]["p_value"] == 1.0
+
+
+@pytest.mark.filterwarnings("default")  # what distributed warns of is its own affair
+def test_workers_come_to_the_same_decision(
+    trained: Path, tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("prefect_dask")
+    monkeypatch.setattr(judged, "SHARE_IMAGES", 5)  # three shares for each model
+    faces = trained / "data" / "prepared" / "faces.parquet"
+    put_faces(faces)
+    registry = str(tmp_path / "registry")
+    models = Registry.open(registry)
+    versions = []
+    for named in ("happy", "fear"):  # one model takes every face for happy, the other for fear
+        package = write_package(
+            tmp_path / named,
+            name=NAME,
+            description="A stand-in.",
+            files={"model.onnx": always(named, model_file, tmp_path / f"{named}.onnx")},
+            metrics={},
+            lineage={},
+        )
+        versions.append(models.register(package.folder))
+    models.promote(NAME, 1, force=True)
+    params = load_params(trained / "params.yaml")
+    alone = judge(
+        models.pull(str(versions[1])),
+        models.pull(str(versions[0])),
+        FaceTable.read(faces),
+        params.gate,
+        bins=params.evaluate.calibration_bins,
+    )
+
+    state = gate(f"{NAME}:2", registry, project=trained, workers=2, return_state=True)
+    assert state.result().alias == "challenger"
+    decision = models.state(NAME, 2).gate
+    assert decision is not None
+    recall = {role: decision["figures"][role]["recall"] for role in ("challenger", "champion")}
+    assert (recall["challenger"]["fear"], recall["champion"]["happy"]) == (1.0, 1.0)
+    assert untimed(decision) == untimed(json.loads(json.dumps(alone.document())) | {"champion": 1})
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(flow_filter=FlowFilter(name={"any_": ["judge-models"]}))
+        wanted = TaskRunFilter(flow_run_id={"any_": [run.id]})
+        assert len(client.read_task_runs(task_run_filter=wanted)) == 6
+
+
+def always(named: str, model_file: Path, path: Path) -> Path:
+    """A copy of the model that finds one expression in every face."""
+    import onnx
+
+    model = onnx.load(model_file)
+    (weights,) = [one for one in model.graph.initializer if one.name == "weights"]
+    found = np.array([one == named for one in EXPRESSIONS], np.float32)
+    weights.CopyFrom(onnx.numpy_helper.from_array(found, "weights"))
+    onnx.save(model, path)
+    return path
+
+
+def untimed(document: dict[str, Any]) -> dict[str, Any]:
+    """A decision without what is measured anew each time: the seconds."""
+    text = re.sub(r"latency_ms [0-9.]+", "latency_ms", document["text"])
+    checks = [
+        one | ({"value": 0, "text": ""} if one["name"] == "latency_ms" else {})
+        for one in document["checks"]
+    ]
+    figures = {
+        name: {key: one for key, one in value.items() if key != "latency_ms"}
+        if isinstance(value, dict)
+        else value
+        for name, value in document["figures"].items()
+    }
+    return document | {"text": text, "checks": checks, "figures": figures}
 
 
 def put_faces(path: Path) -> None:

@@ -12,12 +12,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fer.errors import WorkflowError
 from flows import stages
 from flows.stages import StageError, repro
+from flows.writer import writer
 
 Make = Callable[[dict[str, dict[str, object]]], Path]
 
@@ -210,6 +212,45 @@ def test_cancelling_ends_every_process_of_the_stage(tmp_path: Path) -> None:
         signal.signal(signal.SIGUSR1, before)
     assert len(group) >= 3  # the guard and both commands, one of them deaf to SIGTERM
     assert not [pid for pid in group if alive(pid)]
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_stage_that_takes_too_long_is_ended(
+    project: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project({})
+    run = stages._run
+
+    def long(_: list[str], *rest: Any) -> int:
+        return run(["sh", "-c", str(LONG["train"]["cmd"])], *rest)
+
+    monkeypatch.setattr(stages, "_run", long)
+    with pytest.raises(TimeoutError, match="Stage train was ended after 2 s"):
+        repro("train", folder, seconds=2)
+    assert not alive(pid_of(folder))
+    with writer(folder, "afterwards", logging.getLogger(), limit=None, timeout=0):
+        pass
+
+
+def test_the_wait_for_another_run_is_not_in_a_stages_time(
+    project: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project({})
+    monkeypatch.setattr(stages, "_run", lambda *_: 0)
+    held = threading.Event()
+
+    def hold() -> None:
+        with writer(folder, "another", logging.getLogger(), limit=None, timeout=0):
+            held.set()
+            time.sleep(2)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    started = time.monotonic()
+    repro("train", folder, seconds=1)
+    assert time.monotonic() - started > 1.5
+    other.join()
 
 
 PARENT = """
