@@ -32,6 +32,15 @@ COMMANDS = (
 )
 
 
+_SUBSETS = {
+    "test": "all images",
+    "clean": "clean subset: no near copy in Training",
+    "near_twins": "near copies of training images alone",
+    "ferplus": "agreement with the FER+ majority",
+    "ferplus_clean": "agreement with the FER+ majority, clean subset",
+}
+
+
 def figures() -> str:
     """The headline figures of the recorded run, from the files that `dvc repro` wrote."""
     if not (ROOT / "docs/reference-run.json").exists():
@@ -40,22 +49,16 @@ def figures() -> str:
             "`python docs/record.py` record one; [docs/runs.md](docs/runs.md) tells of the runs "
             "so far."
         )
+    from fer.reports.subsets import headlines
+
     metrics = _json("reports/evaluation/metrics.json")
     run = _json("docs/reference-run.json")
     rows = ["| PrivateTest | accuracy | 95 % interval | images |", "| --- | --- | --- | --- |"]
-    for title, section, figure in (
-        ("all images", "test", "accuracy"),
-        ("clean subset: no near copy in Training", "clean", "accuracy"),
-        ("near copies of training images alone", "near_twins", "accuracy"),
-        ("agreement with the FER+ majority", "ferplus", "agreement"),
-        ("agreement with the FER+ majority, clean subset", "ferplus_clean", "agreement"),
-    ):
-        found = metrics.get(section)
-        if found:
-            rows.append(
-                f"| {title} | **{found[figure]:.2%}** | {found[figure + '_low']:.2%} to "
-                f"{found[figure + '_high']:.2%} | {found['n']:,} |"
-            )
+    rows += [
+        f"| {_SUBSETS[section]} | **{found[figure]:.2%}** | {_range(found, figure)} | "
+        f"{found['n']:,} |"
+        for section, figure, found in headlines(metrics)
+    ]
     test = metrics["test"]
     classes = ", ".join(f"{name} {value:.2f}" for name, value in metrics["f1"].items())
     rows += [
@@ -79,6 +82,11 @@ def figures() -> str:
     return "\n".join(rows)
 
 
+def _range(figures: Any, name: str) -> str:
+    """The bounds of a share to two digits, as the README's accuracy has them."""
+    return f"{figures[f'{name}_low']:.2%} to {figures[f'{name}_high']:.2%}"
+
+
 def _scaling(metrics: Any) -> str:
     text = f"(T = {metrics['temperature']:.2f}"
     if metrics.get("curvature"):
@@ -92,8 +100,7 @@ def _views(metrics: Any) -> list[str]:
     if not views:
         return []
     parts = [
-        f"{views[section]['accuracy']:.2%} ({views[section]['accuracy_low']:.2%} to "
-        f"{views[section]['accuracy_high']:.2%}) on {what}"
+        f"{views[section]['accuracy']:.2%} ({_range(views[section], 'accuracy')}) on {what}"
         for section, what in (("test", "all images"), ("clean", "the clean subset"))
     ]
     return [
