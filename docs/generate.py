@@ -69,7 +69,8 @@ def figures() -> str:
         "",
         *_views(metrics),
         *_robustness(),
-        f"One run of `dvc repro`, {run['date']}, {run['machine']}, seed {run['seed']}: "
+        f"One run of `dvc repro`, {run['date']}, {run['machine']}, {_devices(run)}seed "
+        f"{run['seed']}: "
         f"{run['epochs']} epochs in {run['training_minutes']} minutes at "
         f"{run['peak_memory_gb']} GB of memory, {run['training_images']:,} training images, "
         f"initial weights: {run['initial_weights']}. Weights and recipe were chosen "
@@ -80,6 +81,11 @@ def figures() -> str:
         f"another answer than the full model's on {run['shipped']['answers_that_differ']} images.",
     ]
     return "\n".join(rows)
+
+
+def _devices(run: Any) -> str:
+    """What it was trained on and with which profile; earlier records do not name them."""
+    return f"{run['devices']}, profile {run['profile']}, " if "devices" in run else ""
 
 
 def _range(figures: Any, name: str) -> str:
