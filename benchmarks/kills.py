@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import shutil
 import sys
@@ -41,6 +40,7 @@ import numpy as np
 from served import ENDED, Served
 
 from fer.dataset.scenes import draw_scene
+from fer.doctor.machine import processor
 from fer.expressions import EXPRESSIONS, Expression
 from fer.files import write_json
 from fer.inference.outputs import open_output
@@ -333,7 +333,7 @@ def main() -> None:
     trial = Trial(options.folder, options.pictures, options.seed, options.patience)
     record: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "machine": f"{os.cpu_count()} cores of {processor()}",
         "seed": options.seed,
         "pictures": options.pictures,
         "epochs": EPOCHS,

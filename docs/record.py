@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PLOTS = {
@@ -34,6 +35,8 @@ def main() -> None:
     record = {
         "date": datetime.fromtimestamp(started, UTC).date().isoformat(),
         "machine": machine(),
+        "devices": training["devices"],
+        "profile": profile(),
         "seed": training["seed"],
         "epochs": training["epochs"],
         "best_epoch": training["best_epoch"],
@@ -80,17 +83,18 @@ def shipped() -> dict[str, Any]:
     }
 
 
+def profile() -> str:
+    """The profile that the run was made with, as dvc.lock has it."""
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
+    return str(lock["stages"]["train"]["params"]["params.yaml"]["profile"])
+
+
 def machine() -> str:
     """Processor, cores and memory, in words."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
+    from fer.doctor.machine import processor
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores of an {model}, {memory:.0f} GB"
+    return f"{os.cpu_count()} cores of {processor()}, {memory:.0f} GB"
 
 
 def _json(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -43,18 +44,22 @@ def test_weights_as_float16_hardly_change_the_answers(tmp_path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper
 
+    from fer.dataset.synthetic import synthetic_dataset
     from fer.inference.classifier import Classifier
     from fer.registry.package import write_package
 
-    # Back to float32, in place of the full model: each cast becomes the weights that it gives.
+    # Back to float32, in place of the full model: each cast becomes the weights that it gives,
+    # with digits that float16 has no room for.
     small = reference_package()
     document = onnx.load(small.file("model.onnx"))
     graph = document.graph
+    rng = np.random.default_rng(0)
     tensors = {one.name: one for one in graph.initializer}
     kept = []
     for node in graph.node:
         if node.op_type == "Cast" and node.input[0] in tensors:
             values = onnx.numpy_helper.to_array(tensors[node.input[0]]).astype(np.float32)
+            values = (values * (1 + rng.uniform(-(2**-12.1), 2**-12.1, values.shape))).astype("f4")
             tensors[node.input[0]].CopyFrom(
                 helper.make_tensor(
                     node.output[0], TensorProto.FLOAT, values.shape, values.tobytes(), raw=True
@@ -77,6 +82,16 @@ def test_weights_as_float16_hardly_change_the_answers(tmp_path: Path) -> None:
     )
     again = make_reference(full.folder, tmp_path / "again")
     assert again.file("model.onnx").read_bytes() == small.file("model.onnx").read_bytes()
-    crops = np.random.default_rng(0).integers(0, 256, (4, 48, 48), dtype=np.uint8)
-    expected = Classifier(full.file("model.onnx")).probabilities(crops)
-    assert np.abs(Classifier(again.file("model.onnx")).probabilities(crops) - expected).max() < 1e-5
+    scalars = {one.name: one for one in onnx.load(again.file("model.onnx")).graph.initializer}
+    metrics = json.loads(small.file("metrics.json").read_bytes())
+    for name in ("temperature", "curvature"):
+        assert onnx.numpy_helper.to_array(scalars[name]) == np.float32(metrics[name])
+    crops = np.stack([one.pixels for one in synthetic_dataset(50, 0.0, seed=1)])
+    expected, found = (
+        Classifier(one.file("model.onnx")).probabilities(crops) for one in (full, again)
+    )
+    differences = np.abs(found - expected)
+    assert 0 < differences.mean() < 1e-3
+    assert differences.max() < 0.01  # as docs/reference-run.json has it of the test set
+    # At most 0.3 points: of 350 faces, one.
+    assert (found.argmax(axis=1) != expected.argmax(axis=1)).sum() <= 1

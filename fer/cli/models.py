@@ -158,7 +158,7 @@ def log(
     The log is append-only: deletions and forced promotions stay in it for ever.
     """
     opened = open_registry(registry)
-    events = opened.events(name)[-(last or 0) :]
+    events = opened.events(name, last)
     document = {
         "registry": opened.url,
         "name": name,

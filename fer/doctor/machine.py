@@ -23,6 +23,14 @@ _ASK_TENSORFLOW: Final = (
 )
 
 
+def processor() -> str:
+    """The processor's name, as measurements state it."""
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text(encoding="utf-8").splitlines() if cpus.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
 def versions() -> list[Finding]:
     """Python, and every package that is installed beside what this one asks for."""
     from packaging.requirements import Requirement

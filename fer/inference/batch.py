@@ -4,7 +4,8 @@ Pictures go through in parts. A part is one Parquet file, written whole after it
 are done: what it names is done, and nothing else is. A run skips whatever the parts at the
 output name already, so a killed run goes on where its last part ended, a finished one takes
 only new pictures, and every picture is there exactly once per content, model and `faces`
-parameters. Memory depends on the part size and the largest picture, not on their number.
+parameters; once more when the landmarks' file has come, which brings the poses. Memory depends on
+the part size and the largest picture, not on their number.
 """
 
 from __future__ import annotations
@@ -191,7 +192,6 @@ class BatchRun:
     ) -> None:
         now = datetime.now(UTC)
         self.inputs, self.sink, self.recognizer, self.csv = inputs, sink, recognizer, csv
-        document = recognizer.faces.model_dump_json()
         self.summary = BatchSummary(
             run_id=run_id or f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
             input=inputs.uri,
@@ -200,7 +200,7 @@ class BatchRun:
             model_version=recognizer.model.version,
             model_digest=recognizer.model.digest,
             detector=recognizer.detector.name,
-            faces_digest=hashlib.sha256(document.encode()).hexdigest()[:16],
+            faces_digest=_faces_digest(recognizer),
             started_at=now.isoformat(timespec="seconds"),
         )
         self.recorded = Recorded(sink, recognizer.model.digest, self.summary.faces_digest)
@@ -372,6 +372,15 @@ class BatchRun:
     def _name_problem(self, kind: str, uri: str, reason: str) -> None:
         if len(self.summary.problems) < LISTED:
             self.summary.problems.append({"kind": kind, "uri": uri, "reason": reason})
+
+
+def _faces_digest(recognizer: Recognizer) -> str:
+    """Of what decides a face's columns besides the model: `faces`, and whether poses are told."""
+    document = recognizer.faces.model_dump_json()
+    # Crops are only turned upright where there are landmarks; poses are told wherever there are.
+    if not recognizer.faces.align and recognizer.landmarks is not None:
+        document += " with poses"
+    return hashlib.sha256(document.encode()).hexdigest()[:16]
 
 
 def _workers() -> int:

@@ -20,7 +20,7 @@ class Recorded:
     Args:
         sink: the output.
         model_digest: of the model that analyses; another model's rows record nothing.
-        faces_digest: of the `faces` parameters, likewise.
+        faces_digest: of the `faces` parameters and whether poses are told, likewise.
     """
 
     def __init__(self, sink: Output, model_digest: str, faces_digest: str) -> None:

@@ -97,7 +97,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "faces_digest",
         "string",
         "",
-        "Identifies the `faces` parameters (detection and crop) that were used.",
+        "Identifies the `faces` parameters (detection and crop), and whether poses were told.",
         null=False,
     ),
     Column("model_name", "string", "", "Name of the model.", null=False),

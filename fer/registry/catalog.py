@@ -160,11 +160,21 @@ class Catalog:
             self._numbers(name)
         return {document.alias: Alias.of(document) for document in documents}
 
-    def events(self, name: str) -> list[Event]:
-        """Everything that happened to a model, oldest first."""
+    def events(self, name: str, last: int | None = None) -> list[Event]:
+        """Everything that happened to a model, oldest first.
+
+        Args:
+            name: the model.
+            last: only this many, the newest; others are not read.
+
+        Raises:
+            NotFoundError: no such model.
+        """
         numbers = self._numbers(name)
         prefix = f"models/{name}/events/"
         keys = [stat.key for stat in self.store.list(prefix)]
+        if last is not None:
+            keys = sorted(keys)[-last:]  # they sort by time
         events = in_parallel(
             lambda key: Event.from_bytes(self.store.get(key).data, f"{self.url}/{key}"), keys
         )
@@ -173,7 +183,8 @@ class Catalog:
         events += [document.event for document in self._alias_documents(name)]
         events += [document.event for document in self._state_documents(name)]
         unique = {event.id: event for event in events}
-        return sorted(unique.values(), key=lambda event: (event.time, event.id))
+        ordered = sorted(unique.values(), key=lambda event: (event.time, event.id))
+        return ordered if last is None else ordered[-last:]
 
     def _check_root(self) -> None:
         """Refuse a registry of a newer schema; one that nobody wrote to yet is all right."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from fer.expressions import EXPRESSIONS
 from fer.reports.html import render
+from fer.reports.subsets import bounds, difference, headlines
 
 # What Markdown would read as markup in a name that came from outside.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|#])")
@@ -90,46 +91,36 @@ def card_page(card: str) -> str:
     return render("card.html", title=name, lead="", footer="", card=Markup(body))  # noqa: S704
 
 
+_TITLES: Final = {
+    ("test", "accuracy"): "accuracy, all test images",
+    ("clean", "accuracy"): "accuracy, clean subset",
+    ("near_twins", "accuracy"): "accuracy, near copies of training images alone",
+    ("test", "macro_f1"): "macro-F1, all test images",
+    ("clean", "macro_f1"): "macro-F1, clean subset",
+    ("ferplus", "agreement"): "agreement with the FER+ majority",
+    ("ferplus_clean", "agreement"): "agreement with the FER+ majority, clean subset",
+    ("test", "ece_before"): "calibration error as trained",
+    ("test", "ece"): "calibration error after scaling",
+    ("validation", "accuracy"): "accuracy, validation (chosen on)",
+}
+
+
 def _figures(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """(figure, value, interval, images) of every headline figure that was measured."""
-    wanted = (
-        ("accuracy, all test images", "test", "accuracy"),
-        ("accuracy, clean subset", "clean", "accuracy"),
-        ("accuracy, near copies of training images alone", "near_twins", "accuracy"),
-        ("macro-F1, all test images", "test", "macro_f1"),
-        ("macro-F1, clean subset", "clean", "macro_f1"),
-        ("agreement with the FER+ majority", "ferplus", "agreement"),
-        ("agreement with the FER+ majority, clean subset", "ferplus_clean", "agreement"),
-        ("calibration error as trained", "test", "ece_before"),
-        ("calibration error after scaling", "test", "ece"),
-        ("accuracy, validation (chosen on)", "validation", "accuracy"),
-    )
-    rows = []
-    for title, section, figure in wanted:
-        found = metrics.get(section, {})
-        if figure in found:
-            rows.append((title, _percent(found[figure]), _bounds(found, figure), f"{found['n']:,}"))
-    return rows + _views(metrics)
-
-
-def _views(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """The same of the mean of several views, where it was measured."""
-    views = metrics.get("views", {})
-    return [
-        (
-            f"{title}, mean of {views['count']} views",
-            _percent(views[section][figure]),
-            _bounds(views[section], figure),
-            f"{views[section]['n']:,}",
-        )
-        for title, section, figure in (
-            ("accuracy, all test images", "test", "accuracy"),
-            ("accuracy, clean subset", "clean", "accuracy"),
-            ("agreement with the FER+ majority", "ferplus", "agreement"),
-            ("agreement with the FER+ majority, clean subset", "ferplus_clean", "agreement"),
-        )
-        if figure in views.get(section, {})
+    rows = [
+        _figure(title, metrics[section], figure)
+        for (section, figure), title in _TITLES.items()
+        if figure in metrics.get(section, {})
     ]
+    views = metrics.get("views", {})
+    return rows + [
+        _figure(f"{_TITLES[section, figure]}, mean of {views['count']} views", figures, figure)
+        for section, figure, figures in headlines(views)
+    ]
+
+
+def _figure(title: str, figures: Mapping[str, Any], name: str) -> tuple[str, str, str, str]:
+    return title, _percent(figures[name]), _bounds(figures, name), f"{figures['n']:,}"
 
 
 def _corruptions(robustness: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -144,8 +135,7 @@ def _changed(figures: Mapping[str, Any]) -> tuple[str, str]:
     """Accuracy, and the points by which it changed with their interval."""
     if not figures["n"]:
         return "-", "-"
-    value, low, high = (figures[f"difference{end}"] * 100 for end in ("", "_low", "_high"))
-    return _percent(figures["accuracy"]), f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return _percent(figures["accuracy"]), difference(figures)
 
 
 def _class_row(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -159,10 +149,9 @@ def _percent(value: float) -> str:
 
 
 def _bounds(figures: Mapping[str, Any], name: str) -> str:
-    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
-    if low is None or high is None:
+    if figures.get(f"{name}_low") is None or figures.get(f"{name}_high") is None:
         return "-"
-    return f"{low * 100:.1f} to {high * 100:.1f}"
+    return bounds(figures, name)
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from fer.evaluation.metrics import confusions
 from fer.expressions import Expression
 from fer.files import write_text
 from fer.reports.html import Bar, Fact, Image, Link, Section, Table, percent, render
+from fer.reports.subsets import bounds, difference, headlines
 
 if TYPE_CHECKING:
     from fer.evaluation.evaluate import Evaluation
@@ -88,14 +89,7 @@ def evaluation_page(
 
 def span(figures: Mapping[str, Any], name: str) -> str:
     """The bounds of a figure as text: '63.9 to 67.0 %'."""
-    low, high = figures[f"{name}_low"] * 100, figures[f"{name}_high"] * 100
-    return f"{low:.1f} to {high:.1f}\u00a0%"
-
-
-def difference(figures: Mapping[str, Any]) -> str:
-    """A paired difference as text: '+0.8 points (+0.2 to +1.4)'."""
-    value, low, high = (figures[f"difference{end}"] * 100 for end in ("", "_low", "_high"))
-    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+    return f"{bounds(figures, name)}\u00a0%"
 
 
 def _headlines(found: Evaluation, latency: Mapping[str, Any]) -> list[Fact]:
@@ -171,7 +165,7 @@ def _subsets(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> Section
         else:
             shown = ["-", "-"]
         rows.append([name, int(figures["n"]), *shown, what])
-    rows += _views(metrics)
+    rows += _views(metrics, {key: name for key, name, *_ in parts})
     text = (
         "The dataset repeats images across its splits. A model can know such a test image by "
         "heart, so the figure for the clean subset is the one to expect on new faces."
@@ -185,30 +179,19 @@ def _subsets(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> Section
     )
 
 
-def _views(metrics: Mapping[str, Any]) -> list[list[object]]:
+def _views(metrics: Mapping[str, Any], names: Mapping[str, str]) -> list[list[object]]:
     """The same subsets by the mean of several views, apart from the single one's figures."""
     views = metrics.get("views", {})
-    rows: list[list[object]] = []
-    for key, name, figure in (
-        ("test", "all test images", "accuracy"),
-        ("clean", "clean subset", "accuracy"),
-        ("ferplus", "all, FER+ majority", "agreement"),
-        ("ferplus_clean", "clean, FER+ majority", "agreement"),
-    ):
-        if not views.get(key, {}).get("n"):
-            continue
-        figures = views[key]
-        what = f"{difference(figures)} from the single view"
-        rows.append(
-            [
-                f"{name}, mean of {views['count']} views",
-                int(figures["n"]),
-                percent(figures[figure]),
-                span(figures, figure),
-                what,
-            ]
-        )
-    return rows
+    return [
+        [
+            f"{names[section]}, mean of {views['count']} views",
+            int(figures["n"]),
+            percent(figures[figure]),
+            span(figures, figure),
+            f"{difference(figures, ' points')} from the single view",
+        ]
+        for section, figure, figures in headlines(views)
+    ]
 
 
 def _classes(found: Evaluation) -> Section:
@@ -242,7 +225,9 @@ def _classes(found: Evaluation) -> Section:
 def _calibration(found: Evaluation, out: Path) -> Section:
     test = found.metrics["test"]
     calibration = found.calibration
-    if calibration.temperature > 1:
+    if round(calibration.temperature, 3) == 1:
+        side = "which changes nothing"
+    elif calibration.temperature > 1:
         side = "more than 1: doubtful predictions were surer than they should be"
     else:
         side = "less than 1: doubtful predictions were less sure than they should be"
@@ -277,9 +262,9 @@ def _robustness(found: Evaluation, out: Path) -> Section:
         [
             f"{one['kind']}: {one['level']}",
             percent(one["test"]["accuracy"]),
-            difference(one["test"]),
+            difference(one["test"], " points"),
             *(
-                [percent(one["clean"]["accuracy"]), difference(one["clean"])]
+                [percent(one["clean"]["accuracy"]), difference(one["clean"], " points")]
                 if one["clean"]["n"]
                 else ["-", "-"]
             ),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _ROW = 0.36
 _GAP = 0.5
+_LAST = 0.8
+"""Accuracy up to which a label begins: about a fifth of the width holds one."""
 
 
 def plot_robustness(found: Mapping[str, Any], out: Path) -> None:
@@ -107,11 +109,16 @@ def _row(axes: Axes, place: float, condition: Mapping[str, Any]) -> None:
             zorder=4,
         )
     points = test["difference"] * 100
+    end = max(test["accuracy_high"], clean.get("accuracy", 0)) + 0.02
+    # Where no room is left to the right of a row, its figures stand inside the bar.
+    inside = end > _LAST
+    start = min(test["accuracy_low"], clean.get("accuracy", 1)) - 0.02
     axes.text(
-        max(test["accuracy_high"], clean.get("accuracy", 0)) + 0.02,
+        start if inside else end,
         place,
         f"{test['accuracy']:.0%}  ({points:+.1f} points)",
+        ha="right" if inside else "left",
         va="center",
         fontsize=8.5,
-        color=INK if test["difference_high"] < 0 else MUTED,
+        color="white" if inside else INK if test["difference_high"] < 0 else MUTED,
     )

@@ -2,7 +2,8 @@
 
     <folder>/prefect.dump       pg_dump's custom format: runs, schedules, blocks, automations
     <folder>/objects/<key>      photographs, results, registry, DVC's remote if it is there
-    <folder>/backup.json        when it was made, and how much it holds; written last
+    <folder>/backup.json        when it was made, how much it holds, in what parts large objects
+                                were uploaded; written last
 
 The dump holds the key that encrypts blocks, and so the webhook's address: keep it like a password.
 """
@@ -48,12 +49,16 @@ def back_up(postgres: Postgres, s3: Seaweed, bucket: str, folder: Path) -> dict[
     postgres.dump(folder / DUMP)
     asking = _client(s3)
     count = size = 0
+    parts: dict[str, int] = {}
     for page in asking.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for one in page.get("Contents", ()):
             path = _inside(folder / OBJECTS, one["Key"])
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 asking.download_file(bucket, one["Key"], str(path))
+                if "-" in one["ETag"]:  # uploaded in parts, of which the ETag is made
+                    first = asking.head_object(Bucket=bucket, Key=one["Key"], PartNumber=1)
+                    parts[one["Key"]] = first["ContentLength"]
             except ClientError as error:
                 if error.response["Error"]["Code"] not in _GONE:
                     raise
@@ -64,6 +69,7 @@ def back_up(postgres: Postgres, s3: Seaweed, bucket: str, folder: Path) -> dict[
         "database_bytes": (folder / DUMP).stat().st_size,
         "objects": count,
         "object_bytes": size,
+        "parts": parts,
     }
     write_json(folder / NOTE, note)
     return note
@@ -85,13 +91,20 @@ def restore_objects(s3: Seaweed, bucket: str, folder: Path) -> int:
     Raises:
         WorkflowError: this is no whole backup.
     """
-    files = _objects(folder)
+    from boto3.s3.transfer import TransferConfig
+
+    files, parts = _objects(folder), _note(folder).get("parts", {})
     asking = _client(s3)
     for path in files:
         key = path.relative_to(folder / OBJECTS).as_posix()
-        # In one piece, so that the ETag is what it was: results name pictures by it.
-        with path.open("rb") as body:
-            asking.put_object(Bucket=bucket, Key=key, Body=body)
+        # In one piece or in parts as it was uploaded first, so that the ETag is what it was:
+        # results name pictures by it.
+        if key in parts:
+            cut = TransferConfig(multipart_threshold=parts[key], multipart_chunksize=parts[key])
+            asking.upload_file(str(path), bucket, key, Config=cut)
+        else:
+            with path.open("rb") as body:
+                asking.put_object(Bucket=bucket, Key=key, Body=body)
     return len(files)
 
 

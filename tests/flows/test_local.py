@@ -193,7 +193,7 @@ def test_what_goes_while_it_is_backed_up_is_left_out(
         Path(path).write_bytes(b"kept")
 
     def listed(*keys: str) -> SimpleNamespace:
-        page = {"Contents": [{"Key": key, "Size": 4} for key in keys]}
+        page = {"Contents": [{"Key": key, "Size": 4, "ETag": "0"} for key in keys]}
         pages = SimpleNamespace(paginate=lambda **_: [page])
         return SimpleNamespace(get_paginator=lambda _: pages, download_file=download)
 

@@ -12,12 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from fer.errors import ConflictError, DetectorError, StoreError, UsageError
+from fer.faces.pose import Pose
 from fer.inference import batch as batch_module
 from fer.inference.batch import run_batch
 from fer.inference.inputs import FolderInputs
@@ -133,6 +135,24 @@ def test_another_model_or_other_faces_params_are_another_result(
     assert run_batch(folder, output, model=model, faces=FacesParams(margin=0.2)).analysed == 6
     assert run_batch(folder, output, model=model).analysed == 0
     assert len({row["model_digest"] for row in read_parts(output).to_pylist()}) == 2
+
+
+def test_poses_come_with_the_file_of_the_landmarks(
+    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poses() -> set[float | None]:
+        """Of the last run."""
+        rows = [row for row in read_parts(output).to_pylist() if row["run_id"] == last.run_id]
+        return {row["quality_pose"] for row in rows if row["face"] is not None}
+
+    output = tmp_path / "out"
+    last = run_batch(folder, output, model=model, faces=SURE)
+    assert poses() == {None}
+    turned = SimpleNamespace(pose=lambda *_: Pose(roll=3.0, yaw=4.0))
+    monkeypatch.setattr("fer.faces.landmarks.make_landmarks", lambda _: turned)
+    last = run_batch(folder, output, model=model, faces=SURE)
+    assert (last.analysed, poses()) == (6, {5.0})
+    assert run_batch(folder, output, model=model, faces=SURE).analysed == 0
 
 
 def test_csv_on_request_also_for_earlier_parts(model: Path, folder: Path, tmp_path: Path) -> None:

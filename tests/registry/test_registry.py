@@ -58,6 +58,13 @@ def test_the_whole_life(registry: Registry, make_package: Any, tmp_path: Path) -
     ]
     assert events[3].gate == {"accuracy": 0.7, "passed": True}
     assert events[4].reason == "worse in the field"
+    assert registry.events("faces", 3) == events[-3:]
+    assert registry.events("faces", 30) == events
+    # Of the log only the newest are read; those that may not be written yet come besides.
+    registry.store.put(events[0].key, b"damaged")
+    assert registry.events("faces", 3) == events[-3:]
+    with pytest.raises(RegistryError):
+        registry.events("faces")
     assert "@" in events[0].author
 
     package = registry.pull("faces")

@@ -186,41 +186,30 @@ def test_padding_convolution_and_norm_are_one_convolution(groups: int, bias: str
 
 
 @pytest.mark.parametrize(
-    ("mode", "value", "pads"),
+    ("mode", "value", "pads", "axes"),
     [
-        ("reflect", 0.0, [0, 0, 1, 1, 0, 0, 1, 1]),
-        ("constant", 1.0, [0, 0, 1, 1, 0, 0, 1, 1]),
-        ("constant", 0.0, [0, 1, 1, 1, 0, 1, 1, 1]),
-        ("constant", 0.0, [0, 0, -1, -1, 0, 0, 1, 1]),
+        ("reflect", 0.0, [0, 0, 1, 1, 0, 0, 1, 1], None),
+        ("constant", 1.0, [0, 0, 1, 1, 0, 0, 1, 1], None),
+        ("constant", 0.0, [0, 1, 1, 1, 0, 1, 1, 1], None),
+        ("constant", 0.0, [0, 0, -1, -1, 0, 0, 1, 1], None),
+        ("constant", 0.0, [1, 1, 1, 1], [2, 3]),
     ],
-    ids=["mirrored", "not zero", "channels", "cropped"],
+    ids=["mirrored", "not zero", "channels", "cropped", "named axes"],
 )
-def test_other_paddings_stay(mode: str, value: float, pads: list[int]) -> None:
-    channels = 2 + pads[1] + pads[5]
+def test_other_paddings_stay(
+    mode: str, value: float, pads: list[int], axes: list[int] | None
+) -> None:
+    channels = 2 if axes else 2 + pads[1] + pads[5]
     model = graph(
         f"""block (float[n, 2, 7, 7] x) => (float[n, 4, h, w] y) {{
-            padded = Pad <mode = "{mode}"> (x, pads, value)
+            padded = Pad <mode = "{mode}"> (x, pads, value{", axes" if axes else ""})
             images = Conv (padded, kernel)
             y = Sigmoid (images)
         }}""",
         pads=pads,
         value=value,
+        **({"axes": axes} if axes else {}),
         kernel=numbers(4, channels, 3, 3),
-    )
-    check(model, (2, 2, 7, 7), ["Pad", "Conv", "Sigmoid"])
-
-
-def test_paddings_of_named_axes_stay() -> None:
-    model = graph(
-        """block (float[n, 2, 7, 7] x) => (float[n, 4, h, w] y) {
-            padded = Pad (x, pads, value, axes)
-            images = Conv (padded, kernel)
-            y = Sigmoid (images)
-        }""",
-        pads=[1, 1, 1, 1],
-        value=0.0,
-        axes=[2, 3],
-        kernel=numbers(4, 2, 3, 3),
     )
     check(model, (2, 2, 7, 7), ["Pad", "Conv", "Sigmoid"])
 
