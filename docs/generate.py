@@ -12,26 +12,12 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/results.md", "docs/cli.md")
-COMMANDS = (
-    (),
-    ("demo",),
-    *(("data", name) for name in ("fetch", "validate", "prepare", "describe")),
-    *((name,) for name in ("train", "export", "evaluate", "package")),
-    *(("models", name) for name in ("init", "list", "show", "log", "register", "promote")),
-    *(("models", name) for name in ("rollback", "pull", "verify", "gate", "diff")),
-    *(("models", name) for name in ("tag", "note", "deprecate", "delete", "restore", "gc")),
-    *(("models", name) for name in ("export", "import", "sign")),
-    *((name,) for name in ("predict", "batch", "video", "live", "doctor")),
-    *(("drift", name) for name in ("check", "baseline")),
-)
-
-
 _SUBSETS = {
     "test": "all images",
     "clean": "clean subset: no near copy in Training",
@@ -174,10 +160,26 @@ def quarantine_schema() -> str:
     return markdown(QUARANTINE_COLUMNS).rstrip()
 
 
+def _commands() -> Iterator[tuple[str, ...]]:
+    """The words of `fer` itself and of every command, in the order of its help."""
+    import typer
+
+    from fer.cli import app
+
+    def below(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        if not hasattr(command, "commands"):
+            yield words
+        for name in getattr(command, "commands", {}):
+            yield from below(command.commands[name], (*words, name))
+
+    yield ()
+    yield from below(typer.main.get_command(app), ())
+
+
 def cli() -> str:
     """The help of every command."""
     parts = []
-    for command in COMMANDS:
+    for command in _commands():
         done = subprocess.run(
             [sys.executable, "-m", "fer", *command, "--help"],
             capture_output=True,

@@ -21,12 +21,12 @@ from fer.registry.documents import (
     now,
     version_key,
 )
-from fer.registry.garbage import pending
 from fer.registry.manifest import MANIFEST, PackageFile
 from fer.registry.package import ModelPackage, check_file
 from fer.registry.progress import transfer_bar
 from fer.registry.reference import check_name
 from fer.registry.store import Progress
+from fer.registry.sweep import pending
 from fer.registry.versions import Version, summarise, summary_record
 from fer.registry.writer import TRIES, author, back_off
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from fer.errors import NotFoundError, RegistryError
-from fer.registry import Registry, garbage
+from fer.registry import Registry
 from fer.registry.documents import SWEEP, blob_key, pending_key, version_key
 from fer.registry.folder_store import FolderStore
 from fer.registry.s3_store import S3Store
 from fer.registry.store import Store
+from fer.registry.sweep import Sweep, pending
 
 NO_GRACE = timedelta(0)
 
@@ -99,7 +100,7 @@ def test_blobs_of_a_registration_under_way_stay(registry: Registry, make_package
     registry.delete("faces", 1)
     time.sleep(2.2)
     blobs = {package.digest, package.manifest.files["model.onnx"].sha256}
-    with garbage.pending(registry.store, "faces", blobs):
+    with pending(registry.store, "faces", blobs):
         done = registry.collect_garbage(timedelta(seconds=1), apply=True)
         assert done.purged == ["faces:1"]
         assert len(done.blobs) == 1  # the card, which this registration does not name
@@ -112,7 +113,7 @@ def test_a_registration_waits_for_a_sweep(folder_registry: Registry, make_packag
     model = package.manifest.files["model.onnx"].sha256
     registry.register(package.folder)
     registry.delete("faces", 1)
-    sweep = garbage._Sweep(registry.store)
+    sweep = Sweep(registry.store)
     sweep.begin()
     numbers: list[int] = []
     thread = threading.Thread(target=lambda: numbers.append(registry.register(package).number))
@@ -131,7 +132,7 @@ def test_a_dead_sweep_blocks_nobody_for_long(
     folder_registry: Registry, make_package: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder_registry.register(make_package(1).folder)
-    garbage._Sweep(folder_registry.store).begin()  # and its process is killed
+    Sweep(folder_registry.store).begin()  # and its process is killed
     with pytest.raises(RegistryError, match=r"is collecting garbage"):
         folder_registry.collect_garbage(apply=True)
     path = folder_registry.store.root / SWEEP  # type: ignore[attr-defined]
@@ -159,7 +160,7 @@ def test_a_slow_store_stops_a_collection(
     folder_registry.register(make_package(1).folder)
     folder_registry.store.put(blob_key("a" * 64), b"orphan")
     _age(folder_registry.store)
-    monkeypatch.setattr(garbage._Sweep, "renew", lambda self: setattr(self, "_renewed", -1e9))
+    monkeypatch.setattr(Sweep, "renew", lambda self: setattr(self, "_renewed", -1e9))
     with pytest.raises(RegistryError, match=r"answers so slowly"):
         folder_registry.collect_garbage(NO_GRACE, apply=True)
     assert "a" * 64 in _blobs(folder_registry)
