@@ -53,7 +53,8 @@ class Served:
 
     def start(self, name: str, parameters: dict[str, Any]) -> str:
         """Start a run of a deployment; its id."""
-        deployment = self.must(f"/deployments/name/{name}")["id"]
+        path = f"/deployments/name/{name}"
+        deployment = self.must(path)["id"]
         states = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
         body = {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": states}
         # One run of a deployment at a time: a second would be cancelled, or wait.
@@ -62,8 +63,21 @@ class Served:
             self.patience,
             f"another run of {name} has not ended",
         )
+        # Its slot comes free a moment after it has ended.
+        self.wait(
+            lambda: not self._slots(self.stack.ask(path)),
+            self.patience,
+            f"the slot of {name} has not come free",
+        )
         asked = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}
         return str(self.must(f"/deployments/{deployment}/create_flow_run", asked)["id"])
+
+    @staticmethod
+    def _slots(deployment: dict[str, Any] | None) -> int:
+        """Taken of the deployment's limit; one where the server does not answer."""
+        if deployment is None:
+            return 1
+        return int((deployment["global_concurrency_limit"] or {}).get("active_slots", 0))
 
     def run(self, number: str) -> dict[str, Any]:
         """A run as the server has it."""
