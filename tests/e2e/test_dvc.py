@@ -169,7 +169,8 @@ def new_project(folder: Path) -> Project:
             "synthetic": {"images_per_class": 30, "duplicates": 0.02},
         }
         params["validate"]["min_rows"] = {"train": 100, "test": 14}
-        params["train"] |= {"input_size": 32, "weights": "none", "batch_size": 16}
+        params["train"] |= {"input_size": 32, "smaller_first": []}
+        params["train"] |= {"weights": "none", "batch_size": 16}
         params["train"]["head"]["epochs"] = 1
         params["train"]["finetune"]["epochs"] = 1
         params["evaluate"] |= {"bootstrap": 300, "latency_runs": 5}
