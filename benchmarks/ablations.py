@@ -70,6 +70,7 @@ def variants(base: dict[str, Any]) -> dict[str, Variant]:
     return {
         "base": Variant("none"),
         "no-mixup": Variant("mixup off", {"mixup": {"alpha": 0.0}}),
+        "cutmix": Variant("half of the images patched, not blended", {"mixup": {"cutmix": 0.5}}),
         "no-smoothing": Variant("label smoothing 0", {"label_smoothing": 0.0}),
         "no-erase": Variant("erasing off", {"augment": {"erase": 0.0}}),
         "no-camera": Variant("`noise` and `far` off", {"augment": {"noise": 0.0, "far": 0.0}}),
