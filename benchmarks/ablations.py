@@ -174,6 +174,7 @@ def work(name: str, seed: int, options: argparse.Namespace) -> None:
     variant = variants(short_recipe(options)["train"])[name]
     params = params_of(variant, seed, options)
     place = options.out / f"{name}-{seed}"
+    machine = report.machine("keras", "tensorflow-cpu", "tensorflow", "jax")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     table = fewer(FaceTable.read(options.faces), options.images, twins=variant.twins)
@@ -207,7 +208,7 @@ def work(name: str, seed: int, options: argparse.Namespace) -> None:
         "training_images": document["training_images"],
         "initial_weights": document["initial_weights"],
         "history": times["epochs"],
-        "machine": report.machine("keras", "tensorflow-cpu", "tensorflow", "jax"),
+        "machine": machine,
     }
     write_json(record_path(options.out, name, seed), record)
     shutil.rmtree(place)
@@ -260,10 +261,15 @@ def speed(epochs: Sequence[dict[str, Any]], images: int) -> float:
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What all records of a series must share, to be compared."""
     from fer.files import sha256_of
+    from fer.training.checkpoint import run_key
+    from fer.training.weights import initial_weights
 
+    recipe = short_recipe(options)["train"]
+    kind, path = initial_weights(recipe["weights"])
     return {
-        "params": sha256_of(options.params),
+        "recipe": run_key(recipe),
         "faces": sha256_of(options.faces),
+        "weights": sha256_of(path) if path else kind,
         "images": options.images,
         "epochs": options.epochs,
         "size": options.size,
@@ -287,7 +293,7 @@ def train_all(options: argparse.Namespace, arguments: list[str], names: list[str
     others = {one["variant"] for one in read_records(options.out) if one["settings"] != settings}
     if others:
         raise SystemExit(
-            f"{options.out} holds records of other data, parameters or sizes "
+            f"{options.out} holds records of other data, weights, parameters or sizes "
             f"({', '.join(sorted(others))}). Give another --out, or delete them."
         )
     planned = [

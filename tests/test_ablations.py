@@ -185,4 +185,4 @@ def test_a_stopped_series_goes_on_where_it_was(faces: Path, tmp_path: Path) -> N
     assert "2 of 2 left for another call: time is up" in none.stderr
     other = run("--images", "32")
     assert other.returncode == 1
-    assert "holds records of other data, parameters or sizes" in other.stderr
+    assert "holds records of other data, weights, parameters or sizes" in other.stderr
