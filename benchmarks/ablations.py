@@ -253,8 +253,9 @@ def _weighted(module: Any, weights: Any) -> Any:
 
 
 def speed(epochs: Sequence[dict[str, Any]], images: int) -> float:
-    """Images per second of phase 2; its first epoch compiles and counts only if it is alone."""
-    seconds = [one["seconds"] for one in epochs if one["phase"] == "finetune"]
+    """Images per second of phase 2 but its first epoch, which compiles; of phase 1 where that is all."""
+    tuned = [one for one in epochs if one["phase"] == "finetune"]
+    seconds = [one["seconds"] for one in tuned or epochs]
     return round(images / max(statistics.median(seconds[1:] or seconds), 1e-3), 1)
 
 
