@@ -253,7 +253,7 @@ def _weighted(module: Any, weights: Any) -> Any:
 
 
 def speed(epochs: Sequence[dict[str, Any]], images: int) -> float:
-    """Images per second of phase 2 but its first epoch, which compiles; of phase 1 where that is all."""
+    """Images per second of phase 2 without its first epoch, which compiles; else of phase 1."""
     tuned = [one for one in epochs if one["phase"] == "finetune"]
     seconds = [one["seconds"] for one in tuned or epochs]
     return round(images / max(statistics.median(seconds[1:] or seconds), 1e-3), 1)
