@@ -186,3 +186,46 @@ def test_a_stopped_series_goes_on_where_it_was(faces: Path, tmp_path: Path) -> N
     other = run("--images", "32")
     assert other.returncode == 1
     assert "holds records of other data, weights, parameters or sizes" in other.stderr
+
+
+_SMALL = """
+import sys
+import keras
+sys.path.insert(0, sys.argv[1])
+import ablations
+import fer.training.train as module
+
+def small():
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    return keras.Model(inputs, keras.layers.Conv2D(8, 3, strides=4)(x), name="backbone")
+
+module.build_backbone = small
+ablations.work(sys.argv[2], 1, ablations.options_of(sys.argv[3:]))
+"""
+
+
+@pytest.mark.slow
+def test_what_a_variant_changes_reaches_the_training(faces: Path, tmp_path: Path) -> None:
+    """A small network stands for EfficientNetB2; only the loss of the weighted one differs."""
+    found = {}
+    for name in ("base", "class-weights"):
+        command = [
+            *(sys.executable, "-c", _SMALL, str(PROGRAM.parent), name, "--faces", str(faces)),
+            *("--out", str(tmp_path), "--params", str(CHECKOUT / "params.yaml")),
+            *("--weights", "none", "--images", "48", "--epochs", "2", "--batch-size", "16"),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        found[name] = json.loads((tmp_path / f"{name}-1.json").read_text())
+    base, weighted = found.values()
+    assert base["train"] == weighted["train"]
+    assert base["history"][0]["loss"] != weighted["history"][0]["loss"]
+    for one in (base, weighted):
+        right = np.equal(one["predicted"], one["expression"]).mean()
+        assert one["validation_accuracy"] == pytest.approx(right)
+        assert [epoch["epoch"] for epoch in one["history"]] == [1, 2]
+        assert one["history"][0]["val_loss"] == 0, "judged at the end alone"
