@@ -112,6 +112,7 @@ class Measured:
             seed=self.trainer.seed,
             epoch=_EPOCH,
             mixup=self.params.mixup_in(_EPOCH),
+            cutmix=self.params.cutmix_in(_EPOCH),
         )
 
     def _table(self) -> Any:

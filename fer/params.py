@@ -139,9 +139,10 @@ class SizeParams(Section):
 
 
 class MixupParams(Section):
-    """Blended pairs of training images."""
+    """Blended and patched pairs of training images."""
 
     alpha: float = Field(ge=0)
+    cutmix: Share
     off_epochs: int = Field(ge=0)
 
 
@@ -178,6 +179,10 @@ class TrainParams(Section):
     def mixup_in(self, epoch: int) -> float:
         """Mixup's alpha in an epoch; 0 in the last ones, which see faces as they are."""
         return self.mixup.alpha if epoch <= self.epochs - self.mixup.off_epochs else 0.0
+
+    def cutmix_in(self, epoch: int) -> float:
+        """Share of images with a patch of another in an epoch; 0 where mixup is off."""
+        return self.mixup.cutmix if epoch <= self.epochs - self.mixup.off_epochs else 0.0
 
     @model_validator(mode="after")
     def _some_epochs(self) -> Self:

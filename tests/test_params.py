@@ -191,9 +191,11 @@ def test_sizes_of_progressive_resizing() -> None:
 
 
 def test_mixup_is_off_in_the_last_epochs() -> None:
-    train = parse_params(with_value("train.mixup", {"alpha": 0.4, "off_epochs": 2})).train
-    last = [train.mixup_in(train.epochs + ahead) for ahead in (-2, -1, 0)]
-    assert last == [0.4, 0, 0]
+    mixup = {"alpha": 0.4, "cutmix": 0.5, "off_epochs": 2}
+    train = parse_params(with_value("train.mixup", mixup)).train
+    last = [train.epochs + ahead for ahead in (-2, -1, 0)]
+    assert [train.mixup_in(epoch) for epoch in last] == [0.4, 0, 0]
+    assert [train.cutmix_in(epoch) for epoch in last] == [0.5, 0, 0]
 
 
 def test_the_chosen_profile_changes_what_it_names() -> None:

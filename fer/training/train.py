@@ -150,6 +150,7 @@ class Trainer:
             seed=self.seed,
             epoch=epoch,
             mixup=self.params.mixup_in(epoch),
+            cutmix=self.params.cutmix_in(epoch),
         )
         started = time.perf_counter()
         with Progress(f"Epoch {epoch}/{self.params.epochs}, {self.phase}") as progress:

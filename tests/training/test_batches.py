@@ -85,6 +85,62 @@ def test_mixup_blends_images_and_labels_in_one_proportion(alpha: float, seed: in
         assert (mixed != plain).any()
 
 
+@given(st.floats(0, 1), st.sampled_from([0.0, 0.4]), st.integers(0, 2**31 - 1))
+def test_cutmix_labels_follow_the_pixels(cutmix: float, mixup: float, seed: int) -> None:
+    pixels = np.zeros((14, 48, 48), np.uint8)
+    pixels[7:] = 250
+    labels = np.repeat(np.array([2, 5], np.int8), 7)
+    batches = EpochBatches(
+        pixels, labels, batch_size=14, seed=seed, epoch=3, mixup=mixup, cutmix=cutmix
+    )
+    mixed, shares = batches[0]
+    plain, own = EpochBatches(pixels, labels, batch_size=14, seed=seed, epoch=3)[0]
+    assert np.allclose(shares.sum(axis=1), 1)
+    assert (shares.max(axis=1) >= 0.5 - 1e-6).all(), "at least half is its own"
+    assert np.abs(mixed.mean(axis=(1, 2, 3)) / 250 - shares[:, 5]).max() < 0.003
+    if not cutmix and not mixup:
+        assert (mixed == plain).all()
+        assert (shares == own).all()
+    if cutmix == 1:
+        assert set(np.unique(mixed)) <= {0, 250}, "nothing is blended"
+
+
+def test_half_of_the_images_are_patched() -> None:
+    count = 2000
+    pixels = np.where(np.arange(count)[:, None, None] % 2, 250, 0).astype(np.uint8)
+    pixels = np.broadcast_to(pixels, (count, 48, 48))
+    labels = (np.arange(count) % 2).astype(np.int8)
+    options = {"batch_size": count, "seed": 1, "epoch": 1}
+    (_, own) = EpochBatches(pixels, labels, **options)[0]
+    (mixed, shares) = EpochBatches(pixels, labels, **options, cutmix=0.5)[0]
+    other = np.roll(own, 1, axis=0)
+    differs = (own != other).any(axis=1)
+    patched = np.abs(shares - own).max(axis=1) > 0
+    assert 0.45 < patched[differs].mean() < 0.52, "a few squares hold no pixel"
+    assert not patched[~differs].any()
+    taken = 1 - shares.max(axis=1)[patched]
+    assert taken.max() <= 0.52
+    assert 0.1 < taken.mean() < 0.25
+    assert ((mixed == 0) | (mixed == 250)).all()
+
+
+def test_without_cutmix_a_batch_is_mixup_alone_to_the_byte() -> None:
+    """What trainings without cutmix computed stays what they compute."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (64, 48, 48), np.uint8)
+    labels = generator.integers(0, 7, 64).astype(np.int8)
+    options = {"batch_size": 16, "seed": 1, "epoch": 2}
+    plain = EpochBatches(pixels, labels, **options)
+    for step, (mixed, shares) in enumerate(EpochBatches(pixels, labels, **options, mixup=0.2)):
+        images, own = plain[step]
+        part = np.random.default_rng((1, 2, step)).beta(0.2, 0.2, 16).astype(np.float32)
+        part = np.maximum(part, 1 - part)[:, None]
+        assert (shares == part * own + (1 - part) * np.roll(own, 1, axis=0)).all()
+        part = part[..., None, None]
+        blended = part * images + (1 - part) * np.roll(images, 1, axis=0)
+        assert (mixed == np.rint(blended).astype(np.uint8)).all()
+
+
 def test_there_is_no_batch_beyond_the_last() -> None:
     batches = EpochBatches(numbered(20), np.zeros(20, np.int8), batch_size=4, seed=3, epoch=1)
     for step in (-1, 5):

@@ -95,7 +95,7 @@ print("runs " + json.dumps({
 # Nothing random: the same step on one device and on two.
 _PLAIN: dict[str, Any] = {
     "dropout": 0.0,
-    "mixup": {"alpha": 0, "off_epochs": 0},
+    "mixup": {"alpha": 0, "cutmix": 0, "off_epochs": 0},
     "augment": {
         "flip": False,
         "shift": 0,
