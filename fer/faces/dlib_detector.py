@@ -6,6 +6,7 @@ D. E. King, Max-Margin Object Detection, 2015. The detector is part of dlib: no 
 
 from __future__ import annotations
 
+import copy
 import threading
 from typing import Any
 
@@ -46,6 +47,13 @@ class DlibHogDetector:
     @property
     def smallest_face(self) -> float:
         return _WINDOW * 0.5**self.upsample
+
+    def halved(self) -> DlibHogDetector:
+        """The same detector with one doubling less: for faces of twice the size, in a quarter of
+        the time. Both share what each thread keeps."""
+        other = copy.copy(self)
+        other.upsample -= 1
+        return other
 
     def detect(self, image: Image) -> list[Detection]:
         array = checked(image)

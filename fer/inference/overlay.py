@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fer.errors import StoreError, UsageError
 from fer.expressions import Expression
 from fer.faces.detector import Detection
-from fer.inference.timeline import Timeline, timelines
+from fer.inference.timeline import timelines
 from fer.inference.video_file import VideoFile
 
 if TYPE_CHECKING:
@@ -83,13 +83,17 @@ def render_overlay(
 
     if target.suffix.lower() != ".mp4":
         raise UsageError(f"{target} does not end with .mp4. Name the overlay so.")
-    people = {one.track: one for one in timelines(results.timeline_tables(), params)}
+    # In single precision, and only what is drawn: an hour of three people is 10 MB.
+    people = {
+        one.track: (one.frames.astype(np.int32), one.probabilities.astype(np.float32))
+        for one in timelines(results.timeline_tables(), params)
+    }
     target.parent.mkdir(parents=True, exist_ok=True)
     # OpenCV takes the format from the suffix, so the temporary file has it too.
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.mp4")
     with VideoFile(video) as file:
-        rows = list(_by_frame(results))  # indices and boxes alone
-        times = [file.times[frame] for frame, _ in rows]
+        indices = np.fromiter((frame for frame, _ in _by_frame(results)), np.int64)
+        times = np.frombuffer(file.times, np.float64)[indices]
         fps = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else file.info.fps
         size = (file.info.width, file.info.height)
         code = cv2.VideoWriter.fourcc(*"mp4v")
@@ -98,17 +102,18 @@ def render_overlay(
             if not writer.isOpened():
                 raise StoreError(f"{target} cannot be written. Choose another folder.")
             written, last = 0, np.zeros((size[1], size[0], 3), np.uint8)
-            for done, frame in enumerate(file.frames([index for index, _ in rows]), start=1):
+            frames = zip(file.frames(indices), _by_frame(results), strict=True)
+            for done, (frame, row) in enumerate(frames, start=1):
                 if frame.pixels is not None:
                     last = frame.pixels
-                    draw(last, _labels(rows[done - 1], people), f"{frame.time:.2f} s")
+                    draw(last, _labels(row, people), f"{frame.time:.2f} s")
                 # At a variable frame rate a frame is shown as often as its time asks for.
                 until = times[done] if done < len(times) else times[-1] + 1 / fps
                 for _ in range(max(0, round((until - times[0]) * fps) - written)):
                     writer.write(last)
                     written += 1
                 if progress:
-                    progress(done, len(rows))
+                    progress(done, len(indices))
             writer.release()
             os.replace(temporary, target)
         finally:
@@ -118,6 +123,8 @@ def render_overlay(
 
 _EDGES = ("box_left", "box_top", "box_right", "box_bottom")
 
+_Smoothed = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""Of one person the frames, and the probabilities (n, 7)."""
 Row = tuple[int, list[tuple[int, Detection]]]
 
 
@@ -145,13 +152,12 @@ def _box(row: dict[str, Any]) -> Detection:
     return Detection(left, top, right, bottom, 0.0)
 
 
-def _labels(row: Row, people: dict[int, Timeline]) -> list[Label]:
+def _labels(row: Row, people: dict[int, _Smoothed]) -> list[Label]:
     frame, faces = row
     labels = []
     for track, box in faces:
-        person = people[track]
-        place = int(np.searchsorted(person.frames, frame))
-        labels.append(Label(track, box, person.probabilities[place]))
+        frames, probabilities = people[track]
+        labels.append(Label(track, box, probabilities[int(np.searchsorted(frames, frame))]))
     return labels
 
 
