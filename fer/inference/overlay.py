@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fer.errors import StoreError, UsageError
 from fer.expressions import Expression
 from fer.faces.detector import Detection
-from fer.inference.timeline import timelines
+from fer.inference.timeline import Timeline, timelines
 from fer.inference.video_file import VideoFile
 
 if TYPE_CHECKING:
@@ -83,11 +83,7 @@ def render_overlay(
 
     if target.suffix.lower() != ".mp4":
         raise UsageError(f"{target} does not end with .mp4. Name the overlay so.")
-    # In single precision, and only what is drawn: an hour of three people is 10 MB.
-    people = {
-        one.track: (one.frames.astype(np.int32), one.probabilities.astype(np.float32))
-        for one in timelines(results.timeline_tables(), params)
-    }
+    people = {one.track: one for one in timelines(results.timeline_tables(), params)}
     target.parent.mkdir(parents=True, exist_ok=True)
     # OpenCV takes the format from the suffix, so the temporary file has it too.
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.mp4")
@@ -123,8 +119,6 @@ def render_overlay(
 
 _EDGES = ("box_left", "box_top", "box_right", "box_bottom")
 
-_Smoothed = tuple[NDArray[np.int32], NDArray[np.float32]]
-"""Of one person the frames, and the probabilities (n, 7)."""
 Row = tuple[int, list[tuple[int, Detection]]]
 
 
@@ -152,12 +146,13 @@ def _box(row: dict[str, Any]) -> Detection:
     return Detection(left, top, right, bottom, 0.0)
 
 
-def _labels(row: Row, people: dict[int, _Smoothed]) -> list[Label]:
+def _labels(row: Row, people: dict[int, Timeline]) -> list[Label]:
     frame, faces = row
     labels = []
     for track, box in faces:
-        frames, probabilities = people[track]
-        labels.append(Label(track, box, probabilities[int(np.searchsorted(frames, frame))]))
+        person = people[track]
+        place = int(np.searchsorted(person.frames, frame))
+        labels.append(Label(track, box, person.probabilities[place]))
     return labels
 
 

@@ -142,7 +142,7 @@ def remove_baseline(values: Series, resting: Series | None = None) -> Series:
 
 
 def find_episodes(
-    times: Series, probabilities: Series, params: TimelineParams, track: int = 0
+    times: Series, probabilities: NDArray[Any], params: TimelineParams, track: int = 0
 ) -> Iterator[Episode]:
     """Episodes of one person, in order.
 
@@ -210,8 +210,11 @@ class Timeline:
 
     track: int
     times: Series
-    frames: NDArray[np.int64]
-    probabilities: Series
+    frames: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
+
+
+_Piece = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]  # frames, times, probabilities
 
 
 def timelines(tables: Iterable[pa.Table], params: TimelineParams) -> Iterator[Timeline]:
@@ -228,7 +231,7 @@ def timelines(tables: Iterable[pa.Table], params: TimelineParams) -> Iterator[Ti
     import pyarrow.compute as pc
 
     # By person, 40 bytes a row: an hour of three people is 13 MB until they are done with.
-    pieces: dict[int, list[tuple[NDArray[Any], ...]]] = {}
+    pieces: dict[int, list[_Piece]] = {}
     for table in tables:
         faces = table.filter(pc.is_valid(table.column("face")))
         if faces.column("track").null_count:
@@ -244,11 +247,17 @@ def timelines(tables: Iterable[pa.Table], params: TimelineParams) -> Iterator[Ti
             piece = (indices[rows], times[rows], scores[rows])
             pieces.setdefault(int(track), []).append(piece)
     for track in sorted(pieces):
-        indices, times, scores = map(np.concatenate, zip(*pieces.pop(track), strict=True))
-        values = smooth(times, scores, params.smoothing)
-        if params.baseline:
-            values = remove_baseline(values)
-        yield Timeline(track, times, indices.astype(np.int64), values)
+        yield _timeline(track, pieces.pop(track), params)
+
+
+def _timeline(track: int, pieces: list[_Piece], params: TimelineParams) -> Timeline:
+    indices, times, scores = map(np.concatenate, zip(*pieces, strict=True))
+    pieces.clear()
+    values = smooth(times, scores, params.smoothing)
+    del scores
+    if params.baseline:
+        values = remove_baseline(values)
+    return Timeline(track, times, indices, values.astype(np.float32))
 
 
 def episodes_of(tables: Iterable[pa.Table], params: TimelineParams) -> list[Episode]:
