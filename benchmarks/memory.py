@@ -27,12 +27,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import clips
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fer import Recognizer
 from fer.inference.video import PART_FRAMES, analyze_video
@@ -142,8 +144,8 @@ def written(target: Path, hours: float, seed: int) -> None:
     from fer.inference.results import results_schema
 
     # Without what no row may lack and no timeline reads.
-    names = ("frame", "timestamp", "face", "track", "detection_score", "quality_marks")
-    names += tuple(f"p_{name}" for name in EXPRESSIONS)
+    names = ["frame", "timestamp", "face", "track", "detection_score", "quality_marks"]
+    names += [f"p_{name}" for name in EXPRESSIONS]
     schema = pa.schema([results_schema().field(name) for name in names])
     rng, people = np.random.default_rng(seed), 3
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
@@ -152,7 +154,8 @@ def written(target: Path, hours: float, seed: int) -> None:
             scores = rng.uniform(0.03, 0.06, (len(frames), len(EXPRESSIONS))).astype(np.float32)
             scores[:, part % len(EXPRESSIONS)] += 0.6
             faces = np.tile(np.arange(people), PART_FRAMES)
-            columns = {"frame": frames, "timestamp": frames / FPS, "face": faces, "track": faces}
+            columns: dict[str, NDArray[Any]] = {"frame": frames, "timestamp": frames / FPS}
+            columns |= {"face": faces, "track": faces}
             columns |= {f"p_{name}": scores[:, one] for one, name in enumerate(EXPRESSIONS)}
             arrays = [
                 pa.array(columns[field.name]).cast(field.type)

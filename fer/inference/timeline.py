@@ -228,6 +228,7 @@ def timelines(tables: Iterable[pa.Table], params: TimelineParams) -> Iterator[Ti
     Raises:
         UsageError: the rows are no video's.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     # By person, 40 bytes a row: an hour of three people is 13 MB until they are done with.
@@ -246,6 +247,7 @@ def timelines(tables: Iterable[pa.Table], params: TimelineParams) -> Iterator[Ti
             rows = np.flatnonzero(tracks == track)
             piece = (indices[rows], times[rows], scores[rows])
             pieces.setdefault(int(track), []).append(piece)
+    pa.default_memory_pool().release_unused()  # some 10 MB that it would keep for more reading
     for track in sorted(pieces):
         yield _timeline(track, pieces.pop(track), params)
 
