@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=12.0, help="of each scene")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--detect-interval", type=float, help="s; default: that of params.yaml")
+    parser.add_argument("--small-interval", type=float, help="s; likewise")
     parser.add_argument(
         "--timeline", nargs="+", default=[], metavar="NAME=VALUE", help="of video.timeline"
     )
@@ -108,6 +109,8 @@ def main() -> None:
     params = VideoParams(timeline=TimelineParams.model_validate(timeline))
     if arguments.detect_interval is not None:
         params = params.model_copy(update={"detect_interval": arguments.detect_interval})
+    if arguments.small_interval is not None:
+        params = params.model_copy(update={"small_interval": arguments.small_interval})
     recognizer = Recognizer.load(Path(arguments.model) if arguments.model else None)
     faces = read_faces(arguments.faces or default_source(), arguments.split)
     begun = time.monotonic()

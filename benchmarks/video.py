@@ -83,7 +83,7 @@ def alike(clip: Path, recognizer: Recognizer) -> VideoParams:
     side = max(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
     capture.release()
     scale = min(1.0, recognizer.detector.smallest_face / PEER_SMALLEST)
-    return VideoParams(detect_interval=0.0, max_side=round(side * scale))
+    return VideoParams(detect_interval=0.0, small_interval=0.0, max_side=round(side * scale))
 
 
 def by_peer(clip: Path, python: Path, *, saving: bool) -> Turn:
@@ -158,9 +158,10 @@ def main() -> None:
         clip = arguments.clip or Path(folder) / "clip.mp4"
         if arguments.clip is None:
             write_clip(clip, arguments.faces, arguments.seconds)
+        every = VideoParams(detect_interval=0.0, small_interval=0.0)
         ways: dict[str, Callable[[], Turn]] = {
             TRACKED: lambda: analysed(clip, recognizer, VideoParams()),
-            EVERY: lambda: analysed(clip, recognizer, VideoParams(detect_interval=0.0)),
+            EVERY: lambda: analysed(clip, recognizer, every),
             ALIKE: lambda: analysed(clip, recognizer, alike(clip, recognizer)),
         }
         if arguments.peer:

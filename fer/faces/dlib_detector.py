@@ -6,7 +6,10 @@ D. E. King, Max-Margin Object Detection, 2015. The detector is part of dlib: no 
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -47,6 +50,13 @@ class DlibHogDetector:
     def smallest_face(self) -> float:
         return _WINDOW * 0.5**self.upsample
 
+    def halved(self) -> DlibHogDetector:
+        """The same detector with one doubling less: for faces of twice the size, in a quarter of
+        the time. Both share what each thread keeps."""
+        other = copy.copy(self)
+        other.upsample -= 1
+        return other
+
     def detect(self, image: Image) -> list[Detection]:
         array = checked(image)
         if array.ndim == 3:
@@ -72,12 +82,18 @@ class DlibHogDetector:
 
     def _of_this_thread(self) -> Any:
         if not hasattr(self._local, "detector"):
-            try:
-                import dlib
-            except ImportError as error:
-                raise DetectorError(
-                    f"dlib cannot be imported ({error}). Install its wheel with "
-                    "`pip install dlib-bin`, or set faces.detector to opencv-yunet."
-                ) from None
-            self._local.detector = dlib.get_frontal_face_detector()
+            self._local.detector = pickle.loads(_packed())  # noqa: S301 - ours
         return self._local.detector
+
+
+@cache
+def _packed() -> bytes:
+    """dlib's detector, pickled: unpacking it so takes 1 ms, and by dlib half a second."""
+    try:
+        import dlib
+    except ImportError as error:
+        raise DetectorError(
+            f"dlib cannot be imported ({error}). Install its wheel with "
+            "`pip install dlib-bin`, or set faces.detector to opencv-yunet."
+        ) from None
+    return pickle.dumps(dlib.get_frontal_face_detector())

@@ -23,6 +23,7 @@ from fer.faces.detector import Detection, Image
 from fer.faces.flow import Moment, carry
 
 if TYPE_CHECKING:
+    from fer.faces.looks import Looks
     from fer.params import VideoParams
 
 Look = NDArray[np.float64]
@@ -81,6 +82,7 @@ class Tracker:
 
     Args:
         params: `max_carried` and `max_missing` matter here; None is the defaults.
+        looks: how often faces are looked for, where that depends on their size.
 
     Example:
         >>> import numpy as np
@@ -90,12 +92,12 @@ class Tracker:
         [0]
     """
 
-    def __init__(self, params: VideoParams | None = None) -> None:
+    def __init__(self, params: VideoParams | None = None, looks: Looks | None = None) -> None:
         if params is None:
             from fer.params import VideoParams
 
             params = VideoParams()
-        self.params = params
+        self.params, self.looks = params, looks
         self.moment: Moment | None = None
         """The latest frame; give it to `update` with detections that were made on it."""
         self._tracks: list[_Track] = []
@@ -137,7 +139,7 @@ class Tracker:
                 detections = [one for one in carried if one is not None]
             found = self._assign(list(detections), now)
         for track in self._tracks:
-            if time - track.seen > self.params.max_carried + 1e-9:
+            if time - track.seen > self._carried(track, grey) + 1e-9:
                 track.visible = False
         return [
             Tracked(track.number, track.box, track.number in found)
@@ -166,6 +168,11 @@ class Tracker:
             for one in state["tracks"]
         ]
         self.moment = None
+
+    def _carried(self, track: _Track, grey: Image) -> float:
+        if self.looks is None:
+            return self.params.max_carried
+        return self.looks.carried(_size(track.box), max(grey.shape))
 
     def _carry(self, before: Moment | None, now: Moment) -> None:
         """Move visible boxes with the picture; a box that cannot be followed is hidden."""

@@ -19,13 +19,13 @@ import numpy as np
 
 from fer.faces.crop import crop_face
 from fer.faces.cuts import SceneCuts
-from fer.faces.detector import make_detector
+from fer.faces.looks import Looks
 from fer.faces.tracker import Tracker
 from fer.inference.overlay import Label, draw
 from fer.inference.timeline import RunningFilter
 
 if TYPE_CHECKING:
-    from fer.faces.detector import Detection, Image
+    from fer.faces.detector import Detection, Detector, Image
     from fer.faces.flow import Moment
     from fer.inference.camera import Camera, Shot
     from fer.inference.recognizer import Recognizer
@@ -106,14 +106,12 @@ class Live:
         self.camera, self.recognizer, self.params = camera, recognizer, params
         self.screen, self.recording = screen, recording
         faces = recognizer.faces
-        side = min(faces.max_side, params.max_side)
-        self._detector = make_detector(faces.model_copy(update={"max_side": side}))
+        self._looks = Looks(params, faces)
         self._landmarks = recognizer.landmarks if faces.align else None
-        self._tracker = Tracker(params)
+        self._tracker = Tracker(params, self._looks)
         self._cuts = SceneCuts(params.cut_correlation)
         self._filter = RunningFilter(params.timeline.smoothing)
         self._times: dict[str, deque[float]] = {name: deque(maxlen=_KEPT) for name in STAGES}
-        self._looked: float | None = None
         self._looking: tuple[Future[list[Detection]], Moment] | None = None
         self._tracks: set[int] = set()
         self._recent: deque[float] = deque(maxlen=30)
@@ -211,19 +209,20 @@ class Live:
 
     def _look(self, grey: Image, shot: Shot, pool: ThreadPoolExecutor) -> None:
         """Begin a detection, if none is under way and it is time."""
-        due = self._looked is None or shot.time - self._looked >= self.params.detect_interval
-        if self._looking is not None or not due or self._tracker.moment is None:
+        if self._looking is not None or self._tracker.moment is None:
+            return
+        detector = self._looks.due(shot.time)
+        if detector is None:
             return
         image = grey
-        if self._detector.colour:
+        if detector.colour:
             image = np.ascontiguousarray(shot.pixels[:, :, ::-1])
-        self._looked = shot.time
-        self._looking = (pool.submit(self._detect, image), self._tracker.moment)
+        self._looking = (pool.submit(self._detect, detector, image), self._tracker.moment)
         self.report.detections += 1
 
-    def _detect(self, image: Image) -> list[Detection]:
+    def _detect(self, detector: Detector, image: Image) -> list[Detection]:
         started = time.perf_counter()
-        found = self._detector.detect(image)
+        found = detector.detect(image)
         self._times["detect"].append(time.perf_counter() - started)
         return found
 

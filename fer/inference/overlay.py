@@ -88,8 +88,8 @@ def render_overlay(
     # OpenCV takes the format from the suffix, so the temporary file has it too.
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.mp4")
     with VideoFile(video) as file:
-        rows = list(_by_frame(results))  # indices and boxes alone
-        times = [file.times[frame] for frame, _ in rows]
+        indices = np.fromiter((frame for frame, _ in _by_frame(results)), np.int64)
+        times = np.frombuffer(file.times, np.float64)[indices]
         fps = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else file.info.fps
         size = (file.info.width, file.info.height)
         code = cv2.VideoWriter.fourcc(*"mp4v")
@@ -98,17 +98,18 @@ def render_overlay(
             if not writer.isOpened():
                 raise StoreError(f"{target} cannot be written. Choose another folder.")
             written, last = 0, np.zeros((size[1], size[0], 3), np.uint8)
-            for done, frame in enumerate(file.frames([index for index, _ in rows]), start=1):
+            frames = zip(file.frames(indices), _by_frame(results), strict=True)
+            for done, (frame, row) in enumerate(frames, start=1):
                 if frame.pixels is not None:
                     last = frame.pixels
-                    draw(last, _labels(rows[done - 1], people), f"{frame.time:.2f} s")
+                    draw(last, _labels(row, people), f"{frame.time:.2f} s")
                 # At a variable frame rate a frame is shown as often as its time asks for.
                 until = times[done] if done < len(times) else times[-1] + 1 / fps
                 for _ in range(max(0, round((until - times[0]) * fps) - written)):
                     writer.write(last)
                     written += 1
                 if progress:
-                    progress(done, len(rows))
+                    progress(done, len(indices))
             writer.release()
             os.replace(temporary, target)
         finally:

@@ -162,7 +162,7 @@ class VideoResults:
         names = ["frame", "face", "track", "detection_score", "quality_marks"]
         with pq.ParquetFile(self.target) as file:
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=names)
+                table = file.read_row_group(group, columns=names, use_threads=False)
                 frames += pc.count_distinct(table.column("frame")).as_py()
                 found = table.filter(pc.is_valid(table.column("face")))
                 faces += found.num_rows
@@ -199,7 +199,7 @@ class VideoResults:
         names = ["frame", "timestamp", "face", "track", *(f"p_{name}" for name in EXPRESSIONS)]
         with pq.ParquetFile(self.target) as file:
             for group in range(file.num_row_groups):
-                yield file.read_row_group(group, columns=names)
+                yield file.read_row_group(group, columns=names, use_threads=False)
 
     def _part(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}.parquet"

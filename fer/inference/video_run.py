@@ -18,6 +18,7 @@ import numpy as np
 
 from fer.faces.cuts import SceneCuts
 from fer.faces.finder import FoundFace, found_face
+from fer.faces.looks import Looks
 from fer.faces.tracker import Tracker
 from fer.inference.ahead import ahead
 from fer.inference.recognizer import Prediction, Recognizer
@@ -76,13 +77,11 @@ class VideoRun:
         wanted: NDArray[np.int64],
         part_frames: int,
     ) -> None:
-        from fer.faces.detector import make_detector
-
         self.video, self.recognizer, self.params = video, recognizer, params
         self.wanted, self.part_frames = wanted, part_frames
         faces = recognizer.faces
-        side = min(faces.max_side, params.max_side)
-        self.detector: Detector = make_detector(faces.model_copy(update={"max_side": side}))
+        self.looks = Looks(params, faces)
+        self.detector: Detector = self.looks.close
         self.landmarks = recognizer.landmarks
         self.run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self.stages = {"decode": 0.0, "detect": 0.0, "track": 0.0, "classify": 0.0, "write": 0.0}
@@ -143,7 +142,8 @@ class VideoRun:
         import cv2
 
         cuts = SceneCuts(self.params.cut_correlation, state["thumbnail"] if state else None)
-        looked = state["looked"] if state else None
+        if state:
+            self.looks.resume(state["looked"])
         fresh = False  # a part begins: nothing but the state is taken over from the part before
         clock = time.perf_counter()
         for position, frame in enumerate(self.video.frames(self.wanted[first:]), start=first):
@@ -151,18 +151,16 @@ class VideoRun:
             fresh = fresh or begins
             seen = _Seen(frame, fresh=fresh)
             if begins and position:
-                seen.state = {"thumbnail": cuts.last, "looked": looked}
+                seen.state = {"thumbnail": cuts.last, "looked": self.looks.state}
             if frame.pixels is not None:
                 pixels = frame.pixels
                 seen.grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
                 seen.cut = cuts.is_cut(seen.grey)
-                due = looked is None or frame.time - looked >= self.params.detect_interval - 1e-6
-                if due or seen.cut or seen.fresh:
-                    looked = frame.time
+                if detector := self.looks.due(frame.time, anew=seen.cut or seen.fresh):
                     image = seen.grey
-                    if self.detector.colour:
+                    if detector.colour:
                         image = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-                    seen.detections = pool.submit(self._detect, image)
+                    seen.detections = pool.submit(self._detect, detector, image)
                 fresh = False
                 # The colours are not needed any more, and take three quarters of the memory.
                 seen.frame = Frame(frame.index, frame.time, _SHOWN)
@@ -170,9 +168,9 @@ class VideoRun:
             yield seen
             clock = time.perf_counter()
 
-    def _detect(self, image: Image) -> list[Detection]:
+    def _detect(self, detector: Detector, image: Image) -> list[Detection]:
         clock = time.perf_counter()
-        found = self.detector.detect(image)
+        found = detector.detect(image)
         with self._counting:  # several threads detect
             self.stages["detect"] += time.perf_counter() - clock
         return found
@@ -186,7 +184,7 @@ class VideoRun:
             # At a low rate two frames in a row may be further apart than anybody may be missing.
             longest = max(params.max_missing, 2 / params.sample_fps)
             params = params.model_copy(update={"max_missing": longest})
-        tracker = Tracker(params)
+        tracker = Tracker(params, self.looks)
         if state:
             tracker.restore(state["tracker"])
         for seen in frames:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,6 +15,7 @@ from fer.errors import UsageError
 from fer.expressions import EXPRESSIONS
 from fer.inference.timeline import (
     RunningFilter,
+    episodes_of,
     find_episodes,
     remove_baseline,
     smooth,
@@ -163,3 +167,41 @@ def test_parts_of_a_video_make_one_timeline_per_person() -> None:
     pictures = table.set_column(3, "track", pa.nulls(len(numbers), pa.int64()))
     with pytest.raises(UsageError, match="Only a video"):
         list(timelines([pictures], TimelineParams()))
+
+
+PART, PEOPLE = 900, 3
+BYTES_A_ROW, FIXED = 90, 2e6
+
+
+def long_video(parts: int) -> Iterator[pa.Table]:
+    """Three people in every frame at 30 frames/s, part by part as a video's results are read."""
+    rng = np.random.default_rng(0)
+    for part in range(parts):
+        frames = np.repeat(np.arange(part * PART, (part + 1) * PART), PEOPLE)
+        columns = {
+            "frame": pa.array(frames),
+            "timestamp": pa.array(frames / 30),
+            "face": pa.array(np.tile(np.arange(PEOPLE, dtype=np.int32), PART)),
+            "track": pa.array(np.tile(np.arange(PEOPLE), PART)),
+        }
+        # Half a minute of one expression, half a minute of another.
+        scores = np.full((len(frames), 7), 0.05, np.float32)
+        scores[:, HAPPY if part % 2 else SAD] = 0.7
+        scores += rng.uniform(-0.01, 0.01, scores.shape).astype(np.float32)
+        columns |= {f"p_{name}": scores[:, place] for place, name in enumerate(EXPRESSIONS)}
+        yield pa.table(columns)
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+def test_the_episodes_of_a_long_video_take_little_memory(baseline: bool) -> None:
+    """An hour of three people has 324,000 rows: at 90 bytes 29 MB, of the 50 that may be."""
+    parts = 16
+    tracemalloc.start()
+    try:
+        found = episodes_of(long_video(parts), TimelineParams(baseline=baseline))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found) == PEOPLE * parts or baseline
+    rows = parts * PART * PEOPLE
+    assert peak < rows * BYTES_A_ROW + FIXED, f"{peak / rows:.0f} bytes a row"
