@@ -1,6 +1,6 @@
 """A profile of params.yaml in small: all of `fer train`, on fewer, smaller faces, in minutes.
 
-    KERAS_BACKEND=jax python benchmarks/rehearsal.py --profile gpu --faces data/prepared/faces.parquet
+    KERAS_BACKEND=jax PYTHONPATH=. python benchmarks/rehearsal.py --profile gpu --faces data/prepared/faces.parquet
     python -m fer.training.export build/rehearsal/trained build/rehearsal   # always under TensorFlow
 
 Precision, optimizer, schedule, mixup and augmentation stay as the profile has them. What it shows

@@ -20,7 +20,7 @@ from fer.files import sha256_of, write_json
 from fer.params import Params, TrainParams
 from fer.progress import Progress
 from fer.training.augmentation import FaceAugmentation
-from fer.training.batches import Batch, EpochBatches
+from fer.training.batches import EpochBatches
 from fer.training.checkpoint import Checkpoint, EpochRecord, Phase, RunState, run_key
 from fer.training.curves import DvcLiveCurves, write_history
 from fer.training.devices import Devices, configure, data_parallel
@@ -186,11 +186,9 @@ class Trainer:
         """
         pixels, labels = self.validation.pixels, self.validation.expression
         count = len(pixels)
-        filled = np.resize(
-            pixels, (-(-count // _VALIDATION_BATCH) * _VALIDATION_BATCH, *pixels.shape[1:])
-        )
-        logits = self.model.predict(filled[..., None], batch_size=_VALIDATION_BATCH, verbose=0)
-        logits = logits[:count].astype(np.float64)
+        steps = -(-count // _VALIDATION_BATCH)
+        filled = np.resize(pixels, (steps, _VALIDATION_BATCH, *pixels.shape[1:], 1))
+        logits = self.model.predict(_Sequence(filled), verbose=0)[:count].astype(np.float64)
         logs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
         smoothing, classes = self.params.label_smoothing, logits.shape[1]
         own = logs[np.arange(count), labels].mean()
@@ -305,16 +303,21 @@ def train(
 
 
 class _Sequence(keras.utils.PyDataset):  # type: ignore[misc]
-    """The batches of an epoch as Keras takes them, which also several devices can share."""
+    """Batches as Keras takes them, in their order, which also several devices can share.
 
-    def __init__(self, batches: EpochBatches) -> None:
-        super().__init__()
+    Two threads fetch them, for the sake of the end of an epoch: with fewer, Keras leaves them to
+    a dataset that TensorFlow tunes in a thread which sleeps twice as long each time, up to a
+    minute, and does not always hear that the epoch is over.
+    """
+
+    def __init__(self, batches: Any) -> None:
+        super().__init__(workers=2, max_queue_size=4)
         self._batches = batches
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Any:
         return self._batches[step]
 
 
