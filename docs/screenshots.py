@@ -50,7 +50,8 @@ class Page:
         path: below the UI's address.
         text: that is on the page once it is complete.
         click: the text of a tab to choose first.
-        height: px.
+        height: px; what lies below is not loaded.
+        top: px that are left out at the top.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Page:
     text: str
     click: str = ""
     height: int = HEIGHT
+    top: int = 0
 
 
 class Browser:
@@ -100,14 +102,17 @@ class Browser:
         self.call("Page.navigate", url=address + page.path)
         if page.click:
             tab = (
-                "[...document.querySelectorAll('[role=tab], button, a')]"
-                f".find(one => one.innerText.trim() === {page.click!r})"
+                "[...document.querySelectorAll('body *')].filter(one => !one.children.length"
+                f" && one.textContent.trim() === {page.click!r}).at(-1)"
             )
             self.wait(f"!!{tab}", f"{page.path}: the tab {page.click}")
             self.value(f"{tab}.click()")
         self.wait(f"document.body.innerText.includes({page.text!r})", f"{page.path}: {page.text!r}")
         time.sleep(5)  # what is drawn after its text: icons, charts, pictures
-        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        clip = {"x": 0, "y": page.top, "width": WIDTH, "height": page.height - page.top, "scale": 1}
+        return base64.b64decode(
+            self.call("Page.captureScreenshot", format="png", clip=clip)["data"]
+        )
 
 
 def main() -> None:
@@ -144,6 +149,8 @@ def pages(api: str) -> list[Page]:
             f"/runs/flow-run/{batch}",
             "batch-summary",
             "Artifacts",
+            height=1040,
+            top=540,
         ),
         Page("train", "A run of train", f"/runs/flow-run/{train}", "Completed"),
         Page(
@@ -152,7 +159,8 @@ def pages(api: str) -> list[Page]:
             f"/runs/flow-run/{train}",
             "learning-curves",
             "Artifacts",
-            height=1100,
+            height=1160,
+            top=540,
         ),
         Page(
             "automations",
