@@ -1,7 +1,7 @@
 """Batch normalisation by TensorFlow's fused kernel, which saves training time on a CPU.
 
 Keras 3 composes batch normalisation of elementary operations, each of which reads and writes the
-whole activation; EfficientNetB2 has 69 of them. `benchmarks/training.py` measures a step with either.
+whole activation; EfficientNetB2 has 69 of them. `benchmarks/training.py` measures a step with both.
 """
 
 from __future__ import annotations

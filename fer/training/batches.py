@@ -90,4 +90,5 @@ def _rectangles(generator: np.random.Generator, count: int, side: int) -> NDArra
     position = np.arange(side) + 0.5
     inside_y = np.abs(position - middle_y[:, None]) < half[:, None]
     inside_x = np.abs(position - middle_x[:, None]) < half[:, None]
-    return inside_y[:, :, None] & inside_x[:, None, :]
+    inside: NDArray[np.bool_] = inside_y[:, :, None] & inside_x[:, None, :]
+    return inside
