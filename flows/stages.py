@@ -26,6 +26,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 from prefect.utilities.timeout import timeout
 
+from fer import lockfile
 from fer.errors import WorkflowError
 from flows.redaction import redactor
 from flows.writer import GPU_LIMIT, LIMIT, Log, slot, writer
@@ -117,6 +118,8 @@ def repro(
     command = [sys.executable, "-m", "dvc", "repro"]
     command += ["--single-item"] * (alone or force) + ["--force"] * force + [stage]
     with writer(project, f"stage {stage}", log, limit=limit, timeout=wait) as lock:
+        if mended := lockfile.mend(project):
+            log.warning("%s", mended)
         started = time.monotonic()
         tail: deque[str] = deque(maxlen=400)
         ran: list[str] = []
@@ -139,6 +142,7 @@ def repro(
             raise TimeoutError(f"Stage {stage} was ended after {seconds:.0f} s.") from None
         if status != 0:
             raise _failure(stage, project, status, list(tail))
+        lockfile.mend(project)  # keeps what this run has recorded
         return StageRun(stage, tuple(ran), time.monotonic() - started)
 
 

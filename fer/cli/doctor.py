@@ -61,6 +61,7 @@ def _checks(project: Path) -> list[Check]:
         Check("model", machine.inference),
         Check("params", lambda: machine.project(project)),
         Check("registry", storage.registry),
+        Check("dvc lock", lambda: storage.dvc_lock(project)),
         Check("dvc remote", lambda: storage.dvc_remote(project)),
         Check("prefect", prefect_api.server),
     ]

@@ -7,11 +7,13 @@ import uuid
 from pathlib import Path
 from typing import Any, Final
 
+from fer import lockfile
 from fer.doctor.check import Finding
 from fer.errors import FerError, NotFoundError, StoreError, UnsafeStoreError
 from fer.registry.registry import Registry
 from fer.settings import settings
 
+_INSTALL_DVC: Final = "pip install 'fer-workflow[train]'"
 _SKEW: Final = 60.0  # seconds; S3 refuses requests from 15 minutes on
 
 
@@ -77,6 +79,23 @@ def clock(name: str, theirs: float) -> Finding:
     )
 
 
+def dvc_lock(folder: Path) -> list[Finding]:
+    """Whether DVC can read dvc.lock."""
+    if not (folder / ".dvc").is_dir():
+        return [Finding("dvc lock", "skipped", f"{folder.resolve()} is no DVC project")]
+    try:
+        sound = lockfile.is_sound(folder / lockfile.NAME)
+    except ImportError:
+        return [Finding("dvc lock", "skipped", "DVC is not installed", _INSTALL_DVC)]
+    if sound:
+        return [Finding("dvc lock", "ok", "dvc.lock is whole, or not there yet")]
+    advice = (
+        "git checkout dvc.lock, or remove it: DVC takes what was computed from its run cache. "
+        "The flows do so by themselves."
+    )
+    return [Finding("dvc lock", "failed", "dvc.lock was cut while DVC wrote it", advice)]
+
+
 def dvc_remote(folder: Path) -> list[Finding]:
     """Whether DVC's default remote answers."""
     if not (folder / ".dvc").is_dir():
@@ -85,8 +104,7 @@ def dvc_remote(folder: Path) -> list[Finding]:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
     except ImportError:
-        advice = "pip install 'fer-workflow[train]'"
-        return [Finding("dvc remote", "skipped", "DVC is not installed", advice)]
+        return [Finding("dvc remote", "skipped", "DVC is not installed", _INSTALL_DVC)]
     with Repo(str(folder)) as repo:
         name = repo.config["core"].get("remote")
         if not name:

@@ -45,9 +45,9 @@ def test_this_installation_is_healthy(tmp_path: Path, monkeypatch: pytest.Monkey
     found = {one["name"]: one["status"] for one in document["checks"]}
     assert set(found) == {
         *("python", "packages", "cache", "gpu", "model", "detector", "params"),
-        *("registry", "registry write", "registry clock", "dvc remote", "prefect"),
+        *("registry", "registry write", "registry clock", "dvc lock", "dvc remote", "prefect"),
     }
-    assert {found[name] for name in ("params", "dvc remote", "prefect")} == {"skipped"}
+    assert {found[name] for name in ("params", "dvc lock", "dvc remote", "prefect")} == {"skipped"}
     assert {status for name, status in found.items() if found[name] != "skipped"} == {"ok"}
 
 
@@ -140,6 +140,16 @@ def test_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = storage.clock("x", time.time() + 3600)
     assert finding.status == "failed"
     assert "3600 s behind" in finding.text
+
+
+def test_a_dvc_lock(tmp_path: Path) -> None:
+    assert storage.dvc_lock(tmp_path)[0].status == "skipped"
+    (tmp_path / ".dvc").mkdir()
+    assert storage.dvc_lock(tmp_path)[0].status == "ok"
+    (tmp_path / "dvc.lock").write_bytes(b"")
+    (finding,) = storage.dvc_lock(tmp_path)
+    assert finding.status == "failed"
+    assert "git checkout dvc.lock" in finding.advice
 
 
 def test_a_dvc_remote(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from fer import lockfile
 from fer.errors import WorkflowError
 from flows import stages
 from flows.stages import StageError, repro
@@ -134,6 +135,27 @@ def test_a_stage_killed_by_a_signal_counts_as_interrupted(project: Make) -> None
         repro("train", folder)
     assert caught.value.interrupted
     assert "epoch 3" in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("share", [0, 0.5, 0.9])
+def test_a_lock_that_a_kill_left_cut(
+    project: Make, lines: pytest.LogCaptureFixture, kept: bool, share: float
+) -> None:
+    command = "echo made >> made.txt; cp made.txt out.txt"
+    folder = project({"fetch": {"cmd": command, "deps": ["in.txt"], "outs": ["out.txt"]}})
+    (folder / "in.txt").write_text("read\n")
+    repro("fetch", folder)
+    lock = folder / "dvc.lock"
+    whole = lock.read_bytes()
+    if not kept:
+        (folder / lockfile.KEPT).unlink()
+    lock.write_bytes(whole[: int(len(whole) * share)])
+
+    repro("fetch", folder)
+    assert "cut while DVC wrote it" in lines.text
+    assert lock.read_bytes() == whole
+    assert (folder / "made.txt").read_text() == "made\n"  # nothing was made twice
 
 
 def test_not_a_dvc_project(tmp_path: Path) -> None:
