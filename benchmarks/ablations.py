@@ -246,7 +246,10 @@ def _weighted(module: Any, weights: Any) -> Any:
 
     class Weighted(module._Sequence):  # type: ignore[misc,name-defined]
         def __getitem__(self, step: int) -> Any:
-            pixels, shares = super().__getitem__(step)
+            batch = super().__getitem__(step)
+            if not isinstance(batch, tuple):
+                return batch  # of validation, which is not weighted
+            pixels, shares = batch
             return pixels, shares, shares @ weights
 
     return Weighted

@@ -169,10 +169,12 @@ def work(deployments: Mapping[str, UUID]) -> list[Automation]:
             tags=[TAG],
             trigger=EventTrigger(
                 # From each of these on, a heartbeat or any other state is expected. A worker that
-                # is killed while it starts a run leaves it Pending, without a heartbeat.
+                # is killed while it starts a run leaves it Pending or Submitting, without a
+                # heartbeat.
                 after={
                     "prefect.flow-run.heartbeat",
                     "prefect.flow-run.Pending",
+                    "prefect.flow-run.Submitting",
                     "prefect.flow-run.Running",
                 },
                 expect={"prefect.flow-run.*"},
