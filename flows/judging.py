@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from fer.dataset.table import FaceTable
 from fer.evaluation.gate import GateDecision
-from fer.inference.judged import ImageShare, classify_share, decide, shares, test_images
+from fer.inference.judged import ImageShare, classify_share, decide, gate_images, shares
 from fer.inference.scale import registry_address
 from fer.params import Params
 from fer.registry.registry import Registry
@@ -66,7 +66,7 @@ def judge_shared(
     packages = [models.pull(str(one)) for one in versions]
     return decide(
         list(zip(packages, found, strict=True)),
-        test_images(FaceTable.read(faces)),
+        gate_images(FaceTable.read(faces)),
         params.gate,
         bins=params.evaluate.calibration_bins,
     )
@@ -87,7 +87,7 @@ def judge_models(
         registry: Folder or s3://bucket/prefix, reachable from every worker. Empty takes
             FER_REGISTRY.
     """
-    test = test_images(FaceTable.read(faces))
+    test = gate_images(FaceTable.read(faces))
     place = registry_address(registry)
     DaskPool().workers()  # no worker: said now, not after an hour
     under_way = [

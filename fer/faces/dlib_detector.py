@@ -7,7 +7,6 @@ D. E. King, Max-Margin Object Detection, 2015. The detector is part of dlib: no 
 from __future__ import annotations
 
 import copy
-import pickle
 import threading
 from functools import cache
 from typing import Any
@@ -82,13 +81,13 @@ class DlibHogDetector:
 
     def _of_this_thread(self) -> Any:
         if not hasattr(self._local, "detector"):
-            self._local.detector = pickle.loads(_packed())  # noqa: S301 - ours
+            self._local.detector = copy.deepcopy(_pristine())
         return self._local.detector
 
 
 @cache
-def _packed() -> bytes:
-    """dlib's detector, pickled: unpacking it so takes 1 ms, and by dlib half a second."""
+def _pristine() -> Any:
+    """dlib's detector, to be copied and never run: dlib takes much longer to unpack another."""
     try:
         import dlib
     except ImportError as error:
@@ -96,4 +95,4 @@ def _packed() -> bytes:
             f"dlib cannot be imported ({error}). Install its wheel with "
             "`pip install dlib-bin`, or set faces.detector to opencv-yunet."
         ) from None
-    return pickle.dumps(dlib.get_frontal_face_detector())
+    return dlib.get_frontal_face_detector()

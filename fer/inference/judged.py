@@ -55,7 +55,7 @@ class ImageShare:
     pixels: bytes
 
 
-def test_images(table: FaceTable) -> FaceTable:
+def gate_images(table: FaceTable) -> FaceTable:
     """The test split of the prepared table.
 
     Raises:
