@@ -81,6 +81,7 @@ class Sleeper:
         self.faces = FacesParams()
         self.model = ModelInfo("simulated", None, "0" * 64)
         self.detector = SimpleNamespace(name="simulated")
+        self.landmarks = None
         self.classifier = SimpleNamespace(probabilities=self._probabilities)
 
     def read(self, data: bytes) -> Any:
@@ -175,7 +176,7 @@ def _share_out(
 ) -> None:
     made: Any = Sleeper(cost)
     run = BatchRun(MadeInputs(items), open_output(output), made, False)
-    job = ShareJob(run.summary.run_id, "", output, str(cost), "", None, "", False)
+    job = ShareJob(run.summary.run_id, "", output, str(cost), "", None, "", "", False)
     share_out(run, job, pool, share_items * ITEM_BYTES)
     summary = run.finish(time.monotonic())
     if (summary.pictures, summary.analysed) != (items, items):

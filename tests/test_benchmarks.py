@@ -5,21 +5,26 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
-@pytest.fixture
-def report() -> ModuleType:
-    """benchmarks/report.py, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location("report", BENCHMARKS / "report.py")
+def loaded(name: str) -> ModuleType:
+    """A program of benchmarks/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def report() -> ModuleType:
+    return loaded("report")
 
 
 def test_a_worker_answers_line_by_line_whatever_its_libraries_print(
@@ -53,3 +58,21 @@ def test_figures_are_given_as_median_with_their_spread(report: ModuleType) -> No
     assert report.middle([1000.4, 1500.0, 3000.0]) == "1,500 (1,000 to 3,000)"
     assert report.middle([2.0, 1.0], 1) == "1.5 (1.0 to 2.0)"
     assert report.table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_simulated_shares_are_those_of_a_real_run(tmp_path: Path) -> None:
+    from fer.inference.batch import BatchSummary
+    from fer.inference.scale import HerePool
+
+    scale_out = loaded("scale_out")
+    done: list[int] = []
+
+    class Here(HerePool):
+        def take(self) -> Any:
+            job, share = self._waiting.popleft()
+            done.append(len(share.pictures))
+            return BatchSummary(**scale_out.simulated_share.fn(job.as_dict(), share.pack(), 1))
+
+    scale_out._share_out(Here(), 5, 0.0, 2, str(tmp_path / "out"))
+    assert done == [2, 2, 1]
+    assert len(list((tmp_path / "out" / "parts").iterdir())) == 3

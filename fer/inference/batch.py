@@ -200,7 +200,7 @@ class BatchRun:
             model_version=recognizer.model.version,
             model_digest=recognizer.model.digest,
             detector=recognizer.detector.name,
-            faces_digest=_faces_digest(recognizer),
+            faces_digest=faces_digest(recognizer),
             started_at=now.isoformat(timespec="seconds"),
         )
         self.recorded = Recorded(sink, recognizer.model.digest, self.summary.faces_digest)
@@ -221,8 +221,8 @@ class BatchRun:
                     if progress:
                         progress(before + done, total)
                 self._write(*self._classify(seen))
-        if progress:
-            progress(self.summary.pictures, total)
+        if progress:  # only now is the number known of what lists as it goes
+            progress(self.summary.pictures, self.summary.pictures)
 
     def finish(self, started: float) -> BatchSummary:
         """Write and return the summary; `started` is when the run began (time.monotonic)."""
@@ -374,7 +374,7 @@ class BatchRun:
             self.summary.problems.append({"kind": kind, "uri": uri, "reason": reason})
 
 
-def _faces_digest(recognizer: Recognizer) -> str:
+def faces_digest(recognizer: Recognizer) -> str:
     """Of what decides a face's columns besides the model: `faces`, and whether poses are told."""
     document = recognizer.faces.model_dump_json()
     # Crops are only turned upright where there are landmarks; poses are told wherever there are.

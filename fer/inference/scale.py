@@ -23,7 +23,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fer.errors import ConflictError, PackageError, StoreError
+from fer.errors import ConflictError, DetectorError, PackageError, StoreError
 from fer.inference.batch import (
     GIVE_UP,
     LISTED,
@@ -31,6 +31,7 @@ from fer.inference.batch import (
     BatchRun,
     BatchSummary,
     Progress,
+    faces_digest,
     require_pictures,
 )
 from fer.inference.inputs import Inputs, open_inputs
@@ -61,6 +62,7 @@ class ShareJob:
         model: a version, never an alias, which might move meanwhile; or a package's folder.
         model_digest: what the worker's model must be.
         faces: section faces of the parameters, as JSON.
+        faces_digest: what `fer.inference.batch.faces_digest` must be of the worker's recognizer.
     """
 
     run_id: str
@@ -70,6 +72,7 @@ class ShareJob:
     model_digest: str
     registry: str | None
     faces: str
+    faces_digest: str
     csv: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -137,6 +140,7 @@ def run_shares(
 
     Raises:
         PackageError: a worker has another model under the same name.
+        DetectorError: a worker lacks the file of landmarks that the driver has, or has it alone.
         What `run_batch` raises, and what the pool does.
     """
     started = time.monotonic()
@@ -155,6 +159,7 @@ def run_shares(
             model_digest=here.digest,
             registry=registry_address(registry),
             faces=recognizer.faces.model_dump_json(),
+            faces_digest=run.summary.faces_digest,
             csv=csv,
         )
         share_out(run, job, pool, share_bytes, progress)
@@ -174,8 +179,8 @@ def share_out(
             add(run.summary, share_run(run).take(share))
     else:
         _give_out(run, job, pool, chain(first, shares), progress, total)
-    if progress:
-        progress(run.summary.pictures, total)
+    if progress:  # only now is the number known of what lists as it goes
+        progress(run.summary.pictures, run.summary.pictures)
 
 
 def _give_out(
@@ -221,6 +226,7 @@ def run_share(job: ShareJob, share: Share) -> BatchSummary:
 
     Raises:
         PackageError: the model is not the one that the run began with.
+        DetectorError: faces are not described as the run began to.
         StoreError: input or output cannot be used from here.
         ConflictError: another run has taken the output over.
     """
@@ -351,6 +357,12 @@ def _opened(job: ShareJob) -> tuple[Inputs, Output, Recognizer]:
                     f"A worker has another model than the run under {job.model or 'its own name'}: "
                     f"{recognizer.model.digest[:12]}, not {job.model_digest[:12]}. Give all "
                     "workers the same registry, or the same package at the same path."
+                )
+            if faces_digest(recognizer) != job.faces_digest:
+                raise DetectorError(
+                    "A worker tells faces' poses and the run does not, or the other way round: "
+                    "only one of them has dlib's file of landmarks. Put it on all machines, where "
+                    "FER_LANDMARKS says, or on none."
                 )
             opened = open_inputs(job.input), open_output(job.output), recognizer
             _open.clear()

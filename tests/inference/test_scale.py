@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fer.errors import ConflictError, PackageError, StoreError, UsageError
+from fer.errors import ConflictError, DetectorError, PackageError, StoreError, UsageError
 from fer.inference.batch import BatchSummary, run_batch
 from fer.inference.results import read_parts
 from fer.inference.scale import HerePool, ShareJob, lost_share, run_share, run_shares
@@ -214,6 +215,18 @@ def test_a_worker_with_another_model_is_found_out(
 
     with pytest.raises(PackageError, match="another model"):
         run_shares(walls, tmp_path / "out", pool=Replaced(), model=own, share_bytes=TWO)
+    assert not recorded(tmp_path / "out")
+
+
+def test_a_worker_that_describes_faces_otherwise_is_found_out(
+    model: Path, walls: Path, tmp_path: Path
+) -> None:
+    class Elsewhere(Watched):
+        def submit(self, job: ShareJob, share: Share, number: int) -> None:
+            super().submit(replace(job, faces_digest="0" * 16), share, number)
+
+    with pytest.raises(DetectorError, match="FER_LANDMARKS"):
+        run_shares(walls, tmp_path / "out", pool=Elsewhere(), model=model, share_bytes=TWO)
     assert not recorded(tmp_path / "out")
 
 
