@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     borders = [0, *(one for one in range(1, len(frames)) if _ends(frames, one, group)), len(frames)]
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for first, last in zip(borders[:-1], borders[1:], strict=True):
+        for first, last in pairwise(borders):
             writer.write_table(table.slice(first, last - first))
     return path
 

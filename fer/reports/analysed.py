@@ -245,12 +245,12 @@ def _head(path: Path) -> dict[str, Any] | None:
                 )
             if not file.metadata.num_rows:
                 return None
-            rows = file.read_row_group(0, columns=columns, use_threads=False)
+            rows = next(file.iter_batches(1, columns=columns, use_threads=False))
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, pa.ArrowInvalid) and path.suffix != _SUFFIX:
             return None  # a video or a CSV, named in place of its results
         raise _damaged(path, error) from None
-    first: dict[str, Any] = rows.slice(0, 1).to_pylist()[0]
+    first: dict[str, Any] = rows.to_pylist()[0]
     return first if first["media"] == "video" else None
 
 

@@ -13,7 +13,8 @@ from fer.files import write_text
 
 if TYPE_CHECKING:
     from fer.reports.reported import Reported
-    from fer.reports.sums import Means, Series
+    from fer.reports.seen import Series
+    from fer.reports.sums import Means
 
 SUMS: Final = (
     "video",

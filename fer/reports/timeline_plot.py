@@ -33,7 +33,7 @@ _GAP: Final = 0.35
 _FULL: Final = 0.8
 _STRIP: Final = 0.62  # of a segment's bar, above the band
 _MOST_STRIPS: Final = 5
-_LETTER: Final = 6.0  # columns that a letter of a label takes
+_LETTER: Final = 8.0  # columns that a letter of a label takes
 _STEPS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 _TICKS: Final = 9
 _UNSEEN: Final = "#edf0f3"
@@ -114,7 +114,7 @@ def _band(axes: Axes, led: NDArray[np.int64], edges: Series, top: float) -> None
         begin, end = float(edges[first]), float(edges[last])
         ranges.setdefault(value, []).append((begin, end - begin))
         if value >= 0:
-            _write_band(axes, Expression(value).label, begin, end, last - first, top)
+            _write_band(axes, Expression(value), (begin, end), last - first, top)
     for value, stretches in ranges.items():
         colour = Expression(value).colour if value >= 0 else _UNSEEN
         height = _BAND if value >= 0 else _base(_COUNT - 1) + 0.1
@@ -160,23 +160,30 @@ def _lanes(axes: Axes, person: Person, edges: Series, top: float) -> None:
 
 
 def _write_band(
-    axes: Axes, label: str, begin: float, end: float, columns: int, top: float
+    axes: Axes, expression: Expression, where: tuple[float, float], columns: int, top: float
 ) -> None:
     """The name of the leading expression, or its beginning, where that fits."""
-    text = label if columns >= _LETTER * len(label) + 6 else label[:3]
+    label = expression.label
+    text = label if columns >= _LETTER * len(label) + 4 else label[:3]
     if columns < _LETTER * len(text) + 4:
         return
     axes.text(
-        (begin + end) / 2,
+        sum(where) / 2,
         top + _BAND / 2,
         text,
         ha="center",
         va="center",
         fontsize=8,
-        color=INK,
+        color=_ink_on(expression.colour),
         fontweight="bold",
         zorder=4,
     )
+
+
+def _ink_on(colour: str) -> str:
+    """Dark or white, whichever is easier to read on a colour."""
+    red, green, blue = ((int(colour[at : at + 2], 16) / 255) ** 2.2 for at in (1, 3, 5))
+    return INK if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.24 else "white"
 
 
 _Strip = list[tuple[float, float, int, str]]  # begin, end, number, name

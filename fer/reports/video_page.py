@@ -104,9 +104,9 @@ def _means(means: Sequence[Means]) -> Section:
         text=(
             "Mean share of the time that a face was seen, by segment. Each participant counts "
             "the same, however long seen; n are those who were seen in the segment. In brackets "
-            "the 95 % interval: what other participants like these would give, by drawing these "
-            f"with replacement. With fewer than {FEWEST} there is none, and with fewer than ten it "
-            "is narrower than it should be."
+            "the 95 % interval by a bootstrap over participants: how far the mean may move with "
+            f"others like them in their place. With fewer than {FEWEST} there is none, and with "
+            "fewer than ten it is narrower than it should be."
         ),
         table=Table(["segment", "n", *_LABELS], rows),
     )
@@ -114,9 +114,11 @@ def _means(means: Sequence[Means]) -> Section:
 
 def _video(video: Reported, plots: Mapping[tuple[str, str], Path]) -> Iterator[Section]:
     yield _head(video)
+    caption = CAPTION  # once is enough
     for one in video.participants:
         if (plot := plots.get((video.name, one.name))) is not None:
-            yield _participant(video, one, plot)
+            yield _participant(video, one, Image(plot, _alt(video, one), caption))
+            caption = ""
     if video.segments and video.participants:
         yield _segments(video)
     if any(one.episodes for one in video.participants):
@@ -167,7 +169,7 @@ def _head(video: Reported) -> Section:
     )
 
 
-def _participant(video: Reported, one: Participant, plot: Path) -> Section:
+def _participant(video: Reported, one: Participant, plot: Image) -> Section:
     sums = one.sums[WHOLE]
     share = one.visible / video.seconds if video.seconds > 0 else 0.0
     facts = [
@@ -195,7 +197,7 @@ def _participant(video: Reported, one: Participant, plot: Path) -> Section:
         text=f"In the results: {_tracks(one.tracks)}.",
         facts=facts,
         table=Table([*columns, "episodes", "longest"], rows),
-        images=[Image(plot, f"Timeline of {one.name} in {video.name}", CAPTION)],
+        images=[plot],
     )
 
 
@@ -311,6 +313,10 @@ def _percents(sums: Sums) -> list[object]:
 
 def _titled(video: Reported, one: Participant) -> str:
     return one.name if one.name.startswith(f"{video.name} #") else f"{one.name} in {video.name}"
+
+
+def _alt(video: Reported, one: Participant) -> str:
+    return f"Timeline of {one.name} in {video.name}"
 
 
 def _tracks(numbers: Iterable[int]) -> str:

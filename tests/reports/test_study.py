@@ -100,7 +100,11 @@ def test_counts_marks_and_warnings_are_read(tmp_path: Path) -> None:
         marked={(2, 3): ["small", "dark"], (4, 5): ["small"]},
         group=4,
     )
-    document = {"frames": 10, "model_digest": "m" * 64, "warnings": ["cut off", "1 frames could not be decoded; x"]}
+    document = {
+        "frames": 10,
+        "model_digest": "m" * 64,
+        "warnings": ["cut off", "1 frames could not be decoded; x"],
+    }
     path.with_suffix(".json").write_text(json.dumps(document))
     (file,) = find_results([path]).files
     analysed = read_analysed(file, TimelineParams())
@@ -138,7 +142,9 @@ def test_segments_are_read(tmp_path: Path, videos: Videos) -> None:
 
 def test_a_spreadsheets_ways_are_read(tmp_path: Path, videos: Videos) -> None:
     path = tmp_path / "s.csv"
-    path.write_bytes("\ufeff Name ;START;End;notes\r\nÜberblick; 0,5 ;1:30,5;x, y\r\n;;;\r\n".encode())
+    path.write_bytes(
+        "\ufeff Name ;START;End;notes\r\nÜberblick; 0,5 ;1:30,5;x, y\r\n;;;\r\n".encode()
+    )
     assert read_segments(path, videos)["one"] == (Segment("Überblick", ((0.5, 90.5),)),)
 
 
@@ -161,9 +167,7 @@ def test_a_spreadsheets_ways_are_read(tmp_path: Path, videos: Videos) -> None:
         ('name,start,end\n"a,1,2\n', "Mend the quotes"),
     ],
 )
-def test_segments_that_make_no_sense(
-    tmp_path: Path, videos: Videos, text: str, words: str
-) -> None:
+def test_segments_that_make_no_sense(tmp_path: Path, videos: Videos, text: str, words: str) -> None:
     path = csv(tmp_path / "s.csv", text)
     with pytest.raises(UsageError) as caught:
         read_segments(path, videos)
@@ -183,9 +187,7 @@ def test_files_that_are_no_text(tmp_path: Path, videos: Videos) -> None:
 
 
 def test_people_are_read(tmp_path: Path, videos: Videos) -> None:
-    path = csv(
-        tmp_path / "p.csv", "video,track,person\none,0,Anna\none,4, Anna \ntwo,4,\ntwo,4,\n"
-    )
+    path = csv(tmp_path / "p.csv", "video,track,person\none,0,Anna\none,4, Anna \ntwo,4,\ntwo,4,\n")
     cast = read_people(path, videos)
     assert cast.people("one", [0, 4]) == {"Anna": [0, 4]}
     assert cast.people("two", [0, 4]) == {"two #0": [0]}
@@ -218,5 +220,5 @@ def test_people_that_make_no_sense(tmp_path: Path, videos: Videos, text: str, wo
 def test_a_name_that_may_be_several_videos(tmp_path: Path) -> None:
     found = find_results([made(tmp_path / where / "s.parquet") for where in ("p1", "p2")])
     assert found.named("p2/s", "x").path.parent.name == "p2"
-    with pytest.raises(UsageError, match="'s' may be several videos. Write one of: p1/s, p2/s"):
+    with pytest.raises(UsageError, match=r"'s' may be several videos\. Write one of: p1/s, p2/s"):
         found.named("s", "x")

@@ -103,9 +103,7 @@ def test_an_hour_is_thinned_and_keeps_its_peaks(
     monkeypatch.setattr(timeline_plot, "save_figure", lambda figure, _: drawn.append(figure))
     plot_timeline(one, (0.0, 3600.0), (), tmp_path / "a.png")
     (axes,) = drawn[0].axes
-    points = sum(
-        len(path.vertices) for shape in axes.collections for path in shape.get_paths()
-    )
+    points = sum(len(path.vertices) for shape in axes.collections for path in shape.get_paths())
     assert points < 7 * 2 * 6 * COLUMNS < rows * 7
 
 

@@ -158,7 +158,9 @@ def test_what_the_reader_should_know_is_said(study: Path, tmp_path: Path) -> Non
     text = Page(written.page).text
     assert all(note in text for note in written.notes)
     (tmp_path / "people.csv").write_text("video,track,person\none,0,Anna\none,1,Anna\n")
-    written = video_report([study / "one.parquet"], tmp_path / "out", people=tmp_path / "people.csv")
+    written = video_report(
+        [study / "one.parquet"], tmp_path / "out", people=tmp_path / "people.csv"
+    )
     (note,) = written.notes
     assert "not in the list of people, 2, count" in note
     assert "one #2, one #3" in note
@@ -277,7 +279,8 @@ def test_from_a_clip_to_its_report(analysed: Path, tmp_path: Path) -> None:
         for row in table(out / "episodes.csv")
     ]
     wanted = [(one["expression"], one["start"], one["end"]) for one in summary["episodes"]]
-    assert episodes == [(name, pytest.approx(a, abs=1e-3), pytest.approx(b, abs=1e-3)) for name, a, b in wanted]
+    assert [one[0] for one in episodes] == [one[0] for one in wanted]
+    assert [one[1:] for one in episodes] == [pytest.approx(one[1:], abs=1e-3) for one in wanted]
     text = Page(written.page).text
     assert "Of 3,589 test pictures this model gives 67.5" in text
     assert "clip #0" in text
