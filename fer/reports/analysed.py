@@ -167,6 +167,7 @@ def read_analysed(file: ResultFile, params: TimelineParams) -> Analysed:
 
     Raises:
         TableError: it is damaged.
+        UsageError: its frames have no times.
     """
     import pyarrow as pa
 
@@ -176,9 +177,15 @@ def read_analysed(file: ResultFile, params: TimelineParams) -> Analysed:
         counts = VideoResults(file.path, {}).counts()
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file.path, error) from None
+    frames = seen.frames()
+    if len(frames.times) > 1 and frames.times[-1] <= frames.times[0]:
+        raise UsageError(
+            f"All frames of {file.path} have the same time: {file.source} has none of its own. "
+            "Convert it (ffmpeg -i IN -c:v libx264 OUT.mp4), and analyse that."
+        )
     return Analysed(
         file=file,
-        frames=seen.frames(),
+        frames=frames,
         counts=counts,
         tracks=tracks,
         marked=seen.marked,

@@ -67,21 +67,24 @@ def _people(videos: Sequence[Reported], cast: Cast) -> list[str]:
 
 def _segments(videos: Sequence[Reported]) -> list[str]:
     pairs: dict[tuple[str, str], None] = {}  # in order, each once
-    outside: dict[str, list[str]] = {}
     for video in videos:
         pairs |= dict.fromkeys(overlapping(video.segments))
-        for segment in video.segments:
-            if not _within(segment, video.span):
-                outside.setdefault(segment.name, []).append(video.name)
+    outside = [
+        f"{segment.name} in {video.name}"
+        for video in videos
+        for segment in video.segments
+        if not _within(segment, video.span)
+    ]
     notes = []
     if pairs:
         listed = _some([f"{one} and {other}" for one, other in pairs])
         notes.append(f"Segments overlap, and the time they share counts in both: {listed}.")
-    return notes + [
-        f"The segment {name} lies at least in part outside what was analysed of {_some(where)}: "
-        "only what lies inside counts."
-        for name, where in outside.items()
-    ]
+    if outside:
+        notes.append(
+            "Segments lie at least in part outside what was analysed, and only what is inside "
+            f"counts: {_some(outside)}."
+        )
+    return notes
 
 
 def _within(segment: Segment, span: tuple[float, float]) -> bool:

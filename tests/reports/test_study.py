@@ -222,3 +222,10 @@ def test_a_name_that_may_be_several_videos(tmp_path: Path) -> None:
     assert found.named("p2/s", "x").path.parent.name == "p2"
     with pytest.raises(UsageError, match=r"'s' may be several videos\. Write one of: p1/s, p2/s"):
         found.named("s", "x")
+
+
+def test_a_video_whose_frames_have_no_times(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", [0.0] * 10, {0: HAPPY})
+    (file,) = find_results([path]).files
+    with pytest.raises(UsageError, match=r"have the same time: a\.mp4 has none of its own"):
+        read_analysed(file, TimelineParams())

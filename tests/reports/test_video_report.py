@@ -152,7 +152,7 @@ def test_what_the_reader_should_know_is_said(study: Path, tmp_path: Path) -> Non
         "analysed by different models",
         "each track counts as a participant",
         "overlap, and the time they share counts in both: a and b, b and c.",
-        "The segment c lies at least in part outside what was analysed of one, three, two:",
+        "only what is inside counts: c in one, a in three, b in three, c in three, c in two.",
     ):
         assert words in notes, words
     text = Page(written.page).text
