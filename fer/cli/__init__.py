@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from fer.cli import data, demo, doctor, drift, live, models, predict, train, video
+from fer.cli import data, demo, doctor, drift, live, models, predict, report, train, video
 from fer.errors import FerError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(predict.app)
 app.add_typer(drift.app, name="drift")
 app.add_typer(video.app)
+app.add_typer(report.app)
 app.add_typer(live.app)
 app.add_typer(doctor.app)
 

@@ -9,6 +9,7 @@ import typer
 
 from fer.cli.console import JsonFlag, emit, note
 from fer.cli.predict import AlignOption, ModelOption, ParamsOption, RegistryOption
+from fer.clock import read_clock
 from fer.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -124,17 +125,7 @@ def _targets(files: list[Path], folder: Path) -> list[Path]:
 
 
 def _seconds(text: str | None, option: str) -> float | None:
-    """Seconds from `90`, `1:30` or `0:01:30.5`."""
-    if text is None:
-        return None
-    try:
-        parts = [float(part) for part in text.split(":")]
-    except ValueError:
-        parts = []
-    in_range = all(0 <= part < 60 for part in parts[1:])
-    if not 1 <= len(parts) <= 3 or not in_range or not 0 <= parts[0] < float("inf"):
-        raise UsageError(f"{option} is {text!r}. Write seconds, 1:30 or 0:01:30.5.")
-    return sum(part * 60.0**place for place, part in enumerate(reversed(parts)))
+    return None if text is None else read_clock(text, option)
 
 
 def _text(file: Path, summary: VideoSummary) -> str:
