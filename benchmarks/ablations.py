@@ -86,6 +86,7 @@ def variants(base: dict[str, Any]) -> dict[str, Variant]:
         "class-weights-root": Variant("by its square root", power=0.5),
         "half-rate": Variant("half the peak rate", {"finetune": {"learning_rate": rate / 2}}),
         "double-rate": Variant("double the peak rate", {"finetune": {"learning_rate": rate * 2}}),
+        "average": Variant("weights averaged, momentum 0.99", {"finetune": {"average": 0.99}}),
         "no-head": Variant("no phase 1", {"head": {"epochs": 0}}),
         "long-head": Variant("phase 1 twice as long", {"head": {"epochs": 2 * head}}),
         "larger": Variant(f"{larger} px throughout", {"input_size": larger}),

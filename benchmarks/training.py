@@ -9,7 +9,8 @@ All go through `Model.fit` with the batches of `fer train`. *batches*: indexing 
 training steps on one fixed batch. *both*: an epoch of `Trainer` without its validation, mixup
 included. The norm `fused` is fer/training/batch_norm.py, `keras` is what Keras composes itself (all
 there is under JAX). Each size and norm is a process of its own with its own peak memory; the norms
-of one size take turns, round by round. Random pixels: what they show does not change the speed.
+of one size take turns, round by round. `--freed returned` is without fer/training/allocator.py.
+Random pixels: what they show does not change the speed.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _EPOCH = 1
 PAGE = """# Speed of training
 
 {machine}. Keras on {backend}. Measured by `benchmarks/training.py`, which says what each column is;
-{options.steps} steps a round, {options.rounds} rounds: median (smallest to largest).
+{options.steps} steps a round, {options.rounds} rounds: median (smallest to largest). Freed memory
+is {options.freed}.
 """
 
 
@@ -48,8 +50,11 @@ class Measured:
         import keras
 
         from fer.params import TrainParams, load_params
-        from fer.training import batch_norm
+        from fer.training import allocator, batch_norm
         from fer.training.devices import configure
+
+        if options.freed == "returned":
+            allocator.keep_freed_memory = lambda: False
 
         params = load_params(options.params)
         section = params.train.model_dump()
@@ -70,7 +75,6 @@ class Measured:
 
         trainer = Trainer(self._table(), self.params, seed=params.seed, devices=devices)
         trainer.prepare(_EPOCH)
-        trainer._validate = lambda: (0.0, 0.0)  # type: ignore[method-assign]  # not a part of it
         self.trainer = trainer
         faces = keras.Input(trainer.network.input_shape[1:])
         pool, head = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(7, dtype="float32")
@@ -90,7 +94,7 @@ class Measured:
             "batches": lambda: [batches[step] for step in range(self.steps)],
             "data": lambda: self._fit("data", batches),
             "network": lambda: self._fit("network", [fixed] * self.steps),
-            "both": lambda: self.trainer._epoch(_EPOCH),
+            "both": lambda: self.trainer._fit(_EPOCH, batches),
         }
         started = time.perf_counter()
         work[kind]()
@@ -196,6 +200,12 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, help="instead of train.batch_size")
     parser.add_argument("--precision", help="instead of train.precision")
+    parser.add_argument(
+        "--freed",
+        choices=("kept", "returned"),
+        default="kept",
+        help="freed memory: kept, as `fer train` does, or returned, as glibc does by itself",
+    )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -107,6 +107,7 @@ class FinetuneParams(Section):
     warmup_epochs: float = Field(ge=0)
     weight_decay: float = Field(ge=0)
     clip_norm: float = Field(gt=0)
+    average: float = Field(ge=0, lt=1)
 
 
 class EarlyStoppingParams(Section):

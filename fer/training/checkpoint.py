@@ -65,6 +65,7 @@ class Checkpoint:
         self.folder = folder
         self.best_weights = folder / "none-yet.weights.h5"
         """Weights of the best epoch so far; known after `load` or `save`."""
+        self._apart: Path | None = None
 
     def load(self) -> tuple[RunState, Path | None]:
         """How far the run is, and the weights and optimizer to go on from (None: the start).
@@ -96,6 +97,18 @@ class Checkpoint:
         self.best_weights = best
         return state, last
 
+    def keep(self, epoch: int, save_weights: Callable[[Path], None]) -> None:
+        """Write the weights of the best epoch, where training goes on from others: then `save`.
+
+        Raises:
+            TrainingError: as `save`.
+        """
+        apart = self.folder / f"best-{epoch:03d}.weights.h5"
+        with self._disk():
+            save_weights(apart)
+            _flush(apart)
+        self._apart = apart
+
     def save(self, state: RunState, save_weights: Callable[[Path], None], *, best: bool) -> None:
         """Write the state after an epoch.
 
@@ -108,10 +121,9 @@ class Checkpoint:
             TrainingError: it cannot be written; the previous epoch stays.
         """
         last = self.folder / f"epoch-{state.history[-1].epoch:03d}.weights.h5"
-        best_weights = last if best else self.best_weights
+        best_weights = (self._apart or last) if best else self.best_weights
         files = {"last": last, "best": best_weights}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with self._disk():
             save_weights(last)
             _flush(last)
             document = asdict(state) | {
@@ -119,15 +131,22 @@ class Checkpoint:
                 "sha256": {file: sha256_of(path) for file, path in files.items()},
             }
             write_json(self.folder / "progress.json", document)
+        self.best_weights, self._apart = best_weights, None
+        for old in self.folder.glob("*.weights.h5"):
+            if old not in files.values():
+                old.unlink(missing_ok=True)
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """The folder, to be written to; says what to do where it cannot be."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            yield
         except (OSError, RuntimeError) as error:  # h5py raises either where a disk is full
             raise TrainingError(
                 f"The checkpoint cannot be written to {self.folder} ({error}). Free some space "
                 "(300 MB are enough) and run again: training goes on from the epoch before."
             ) from None
-        self.best_weights = best_weights
-        for old in self.folder.glob("epoch-*.weights.h5"):
-            if old not in files.values():
-                old.unlink(missing_ok=True)
 
     def delete(self) -> None:
         """Remove the folder, once its content is exported."""

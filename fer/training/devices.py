@@ -26,10 +26,13 @@ class Devices:
 
 
 def configure(*, seed: int, precision: str, deterministic: bool) -> Devices:
-    """Seed Python, NumPy and the backend; set the precision; say what there is to train on.
+    """Seed Python, NumPy and the backend; set precision and allocator; say what trains.
 
     Call it before anything is built.
     """
+    from fer.training.allocator import keep_freed_memory
+
+    keep_freed_memory()
     import keras
 
     keras.utils.set_random_seed(seed)

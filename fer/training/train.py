@@ -20,6 +20,7 @@ from fer.files import sha256_of, write_json
 from fer.params import Params, TrainParams
 from fer.progress import Progress
 from fer.training.augmentation import FaceAugmentation
+from fer.training.averaging import averaged
 from fer.training.batches import EpochBatches
 from fer.training.checkpoint import Checkpoint, EpochRecord, Phase, RunState, run_key
 from fer.training.curves import DvcLiveCurves, write_history
@@ -102,7 +103,11 @@ class Trainer:
             decay_steps=max(1, tune.epochs * self.steps - warmup),
         )
         optimizer = keras.optimizers.AdamW(
-            schedule, weight_decay=tune.weight_decay, global_clipnorm=tune.clip_norm
+            schedule,
+            weight_decay=tune.weight_decay,
+            global_clipnorm=tune.clip_norm,
+            use_ema=tune.average > 0,
+            ema_momentum=tune.average,
         )
         # Biases and batch-norm scales hold no capacity to shrink (Loshchilov and Hutter).
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -119,8 +124,13 @@ class Trainer:
             if state.stopped_epoch is not None:
                 break
             self.prepare(epoch)
-            state.history.append(self._epoch(epoch))
-            best = self._judge(state)
+            batches = self._batches(epoch)
+            logs, seconds = self._fit(epoch, batches)
+            with averaged(self.model, batches):
+                state.history.append(self._record(epoch, logs, seconds))
+                best = self._judge(state)
+                if best and self.model.optimizer.use_ema:
+                    checkpoint.keep(epoch, self.model.save_weights)
             checkpoint.save(state, self.model.save_weights, best=best)
             each_epoch(state)
         best_record = state.best
@@ -140,10 +150,8 @@ class Trainer:
             fresh = np.random.SeedSequence((self.seed, epoch, number)).generate_state(2)
             state.assign(fresh.astype(np.uint32))
 
-    def _epoch(self, epoch: int) -> EpochRecord:
-        assert self.phase is not None  # noqa: S101 - prepare() has set it
-        self._reseed(epoch)
-        batches = EpochBatches(
+    def _batches(self, epoch: int) -> EpochBatches:
+        return EpochBatches(
             self.train.pixels,
             self.train.expression,
             batch_size=self.params.batch_size,
@@ -152,6 +160,10 @@ class Trainer:
             mixup=self.params.mixup_in(epoch),
             cutmix=self.params.cutmix_in(epoch),
         )
+
+    def _fit(self, epoch: int, batches: EpochBatches) -> tuple[dict[str, list[float]], float]:
+        """Train on an epoch's batches: Keras's figures, and how many seconds it took."""
+        self._reseed(epoch)
         started = time.perf_counter()
         with Progress(f"Epoch {epoch}/{self.params.epochs}, {self.phase}") as progress:
             logs = self.model.fit(
@@ -160,7 +172,10 @@ class Trainer:
                 shuffle=False,
                 callbacks=[_EachBatch(lambda step: progress.update(step, batches.steps))],
             ).history
-        seconds = time.perf_counter() - started
+        return logs, time.perf_counter() - started
+
+    def _record(self, epoch: int, logs: dict[str, list[float]], seconds: float) -> EpochRecord:
+        assert self.phase is not None  # noqa: S101 - prepare() has set it
         val_loss, val_accuracy = self._validate()
         return EpochRecord(
             epoch=epoch,

@@ -134,6 +134,7 @@ STOPPING: dict[str, Any] = {
         "warmup_epochs": 0.5,
         "weight_decay": 0.02,
         "clip_norm": 1.0,
+        "average": 0.0,
     },
     "early_stopping": {"patience": 2, "min_delta": 100.0},
 }

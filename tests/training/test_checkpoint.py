@@ -77,6 +77,31 @@ def test_a_round_trip_keeps_history_last_and_best(tmp_path: Path) -> None:
     assert len(content(tmp_path / "run")) == 3, "two epochs' weights and progress.json"
 
 
+def test_the_best_epochs_weights_may_be_others_than_training_goes_on_from(tmp_path: Path) -> None:
+    checkpoint = saved(tmp_path / "run", epochs=2, best=1)
+    for epoch in (3, 4):
+        checkpoint.keep(epoch, writes(f"average of {epoch}"))
+        checkpoint.save(state(epoch, epoch), writes(str(epoch)), best=True)
+    checkpoint.save(state(5, best=4), writes("5"), best=False)
+    again = Checkpoint(tmp_path / "run")
+    _, weights = again.load()
+    assert weights is not None
+    assert weights.read_text() == "5"
+    assert again.best_weights.read_text() == "average of 4"
+    assert len(content(tmp_path / "run")) == 3, "two files of weights and progress.json"
+
+
+def test_kept_weights_count_only_once_they_are_saved(tmp_path: Path) -> None:
+    saved(tmp_path / "run", epochs=2, best=2).keep(3, writes("average of 3"))
+    killed = Checkpoint(tmp_path / "run")
+    loaded, _ = killed.load()
+    assert loaded == state(2, best=2)
+    assert killed.best_weights.read_text() == "2"
+    killed.save(state(3, best=2), writes("3"), best=False)
+    assert killed.best_weights.read_text() == "2"
+    assert len(content(tmp_path / "run")) == 3
+
+
 def test_the_best_epoch_may_be_the_last(tmp_path: Path) -> None:
     saved(tmp_path / "run", epochs=3, best=3)
     checkpoint = Checkpoint(tmp_path / "run")

@@ -131,6 +131,7 @@ def runs(
                 "warmup_epochs": 0.5,
                 "weight_decay": 0.02,
                 "clip_norm": 1.0,
+                "average": 0.5,
             },
         )
         parameters = str(place.folder / "params.yaml")

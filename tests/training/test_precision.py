@@ -71,6 +71,7 @@ def test_the_loss_falls(
             "warmup_epochs": 0.5,
             "weight_decay": 0.01,
             "clip_norm": 1.0,
+            "average": 0.0,
         },
         early_stopping={"patience": 20, "min_delta": 0.0},
     )
