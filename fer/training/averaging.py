@@ -7,9 +7,9 @@ last weights; under the average each layer sees other activations, so they are m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import keras
 
@@ -17,8 +17,16 @@ _BATCHES: Final = 32
 """So many batches give the statistics; the variance of 2,000 images is good to some 3 %."""
 
 
+class Batches(Protocol):
+    """Batches by their number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, step: int, /) -> Any: ...
+
+
 @contextmanager
-def averaged(model: keras.Model, batches: Sequence[Any]) -> Iterator[None]:
+def averaged(model: keras.Model, batches: Batches) -> Iterator[None]:
     """Have a model its averaged weights for as long as the block lasts.
 
     Where its optimizer averages nothing, nothing happens.
@@ -43,7 +51,7 @@ def averaged(model: keras.Model, batches: Sequence[Any]) -> Iterator[None]:
             variable.assign(value)
 
 
-def _measure_statistics(model: keras.Model, batches: Sequence[Any]) -> None:
+def _measure_statistics(model: keras.Model, batches: Batches) -> None:
     """Set every moving mean and variance to the mean over some batches, in training mode."""
     norms = [one for one in _layers(model) if isinstance(one, keras.layers.BatchNormalization)]
     norms = [one for one in norms if one.trainable]
