@@ -64,15 +64,16 @@ def data_validated(project: Path) -> bool:
     A flow that was called by another one tells nobody: its caller uses the data itself.
 
     Returns:
-        whether there was something to tell.
+        whether it was told. What could not be sent is new to the next run, too.
     """
     lineage = Lineage.of(project)
     digest = lineage.outputs.get(PREPARED)
     note = _note(project)
     if digest is None or digest == _read_note(note):
         return False
-    if alone := _alone():
-        _emit(DATA_VALIDATED, _data(digest) | {"fer.commit": lineage.version}, {})
+    alone = _alone()
+    if alone and not _emit(DATA_VALIDATED, _data(digest) | {"fer.commit": lineage.version}, {}):
+        return False
     _write_note(note, digest)
     return alone
 
@@ -119,17 +120,20 @@ def drift_found(name: str, number: int | None, digest: str, figures: Mapping[str
     _emit(DRIFT_FOUND, resource, dict(figures))
 
 
-def _emit(event: str, resource: dict[str, str], payload: dict[str, Any]) -> None:
+def _emit(event: str, resource: dict[str, str], payload: dict[str, Any]) -> bool:
+    """Send an event; whether a server took it, as far as that is known at once."""
     log = _log()
     try:
         clean = redactor()
         document = json.loads(clean(json.dumps(payload, default=str)))
         if emit_event(event, resource, payload=document) is None:
             log.warning("Event %s was not sent: no server takes events.", event)
-        else:
-            log.info("Event %s of %s.", event, resource["prefect.resource.name"])
+            return False
+        log.info("Event %s of %s.", event, resource["prefect.resource.name"])
     except Exception as error:  # nobody's work is lost because nobody was told
         log.warning("Event %s was not sent: %s", event, error)
+        return False
+    return True
 
 
 def _data(digest: str) -> dict[str, str]:

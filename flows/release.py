@@ -12,6 +12,7 @@ from typing import Annotated
 
 from prefect import flow, task
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run, task_run
 from pydantic import Field
 
 from fer.errors import NotFoundError
@@ -152,6 +153,10 @@ def decide(
     show_decision(version, champion, decision)
     if is_champion:
         text = f"It was champion before. {decision.text}"
+        if _tried_before():
+            # By a try, perhaps, that ended between the move and its event. At worst it is told of
+            # twice, and tried out twice.
+            events.model_promoted(version, text)
         return Release(version.name, version.number, version.digest, CHAMPION, False, text)
     alias = CHAMPION if decision.passed and promote else CHALLENGER
     text = decision.text
@@ -223,6 +228,11 @@ def show_decision(version: Version, champion: Version | None, decision: GateDeci
         f"{version} against {champion or 'no champion'}: "
         + ("passed." if decision.passed else "not passed."),
     )
+
+
+def _tried_before() -> bool:
+    """Whether this is another try of the task, or of its whole run."""
+    return max(task_run.run_count or 0, flow_run.run_count or 0) > 1
 
 
 def _champion(models: Registry, name: str) -> Version | None:

@@ -88,6 +88,17 @@ class TestData:
         events.remember_data(folder)
         assert telling(folder)
 
+    def test_what_could_not_be_sent_is_told_of_by_the_next_run(
+        self, folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        events.remember_data(folder)
+        prepared(folder, "a" * 32)
+        with monkeypatch.context() as patch:
+            patch.setattr(events, "emit_event", lambda *_, **__: None)
+            assert not telling(folder)
+        assert telling(folder)
+        assert len(told) == 1
+
     def test_who_calls_the_flow_uses_the_data_itself(self, folder: Path, told: Told) -> None:
         events.remember_data(folder)
         prepared(folder, "a" * 32)

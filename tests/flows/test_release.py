@@ -16,13 +16,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, TaskRunFilter
 
 from fer.dataset.table import FaceTable
-from fer.errors import GateError, NotFoundError
+from fer.errors import GateError, NotFoundError, UnavailableError
 from fer.evaluation.gate_data import judge
 from fer.expressions import EXPRESSIONS
 from fer.inference import judged
 from fer.params import load_params
 from fer.registry.package import write_package
 from fer.registry.registry import Registry
+from flows import events
 from flows.release import Release, decide, evaluate_and_register, gate, register
 
 pytestmark = pytest.mark.usefixtures("server", "clean_environment")
@@ -75,6 +76,35 @@ def test_registering_without_promotion(trained: Path, tmp_path: Path) -> None:
     assert (release.alias, release.moved) == ("challenger", True)
     with pytest.raises(NotFoundError):
         Registry.open(registry).resolve(f"{NAME}@champion")
+
+
+@pytest.mark.parametrize("error", [UnavailableError("the answer was lost"), RuntimeError("killed")])
+def test_what_ends_between_promotion_and_event_is_told_of_by_the_next_try(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The first of the two is tried again by the task, the second by the run."""
+    registry = str(tmp_path / "registry")
+    told: list[str] = []
+    monkeypatch.setattr(events, "model_promoted", lambda version, *_: told.append(str(version)))
+    promote, errors = Registry.promote, [error]
+
+    def ended_after(*arguments: Any, **options: Any) -> Any:
+        alias = promote(*arguments, **options)
+        if errors:
+            raise errors.pop()
+        return alias
+
+    monkeypatch.setattr(Registry, "promote", ended_after)
+    deciding = decide.with_options(retry_delay_seconds=0)
+
+    @flow(name="ended-in-between", retries=1)
+    def ended_in_between() -> Release:
+        return deciding(register(trained, registry, ""), trained, registry, True)
+
+    for _ in range(2):  # the second moves nothing, and is no second try
+        assert ended_in_between().alias == "champion"
+        assert told == [f"{NAME}:1"]
+    assert not errors
 
 
 def test_both_models_are_run_on_the_test_images_of_the_project(
