@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run, task_run
 from pydantic import Field
 
-from fer.errors import NotFoundError
+from fer.errors import NotFoundError, WorkflowError
 from fer.evaluation.gate import GateDecision, check_gate
 from fer.lineage import Lineage
 from fer.params import load_params
@@ -94,6 +94,7 @@ def gate(
     promote: bool = True,
     project: Path = FOLDER,
     workers: Annotated[int, Field(ge=0, le=256)] | None = None,
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None,
 ) -> Release:
     """Take a registered version through the gate, and make it champion if it passes.
 
@@ -110,8 +111,15 @@ def gate(
         workers: Dask worker processes to start on this machine for the evaluation of the two.
             Empty takes the cluster of FER_DASK_SCHEDULER where that is set; else, as with 0, it
             is done in the run's own process.
+        digest: sha256 that the version must have. Empty takes whatever the registry holds.
     """
     version = Registry.open(registry).resolve(model)
+    if digest is not None and version.digest != digest:
+        raise WorkflowError(
+            f"{version} has the digest {version.digest[:12]}, not {digest[:12]}: this registry is "
+            "another one than that of the version that was meant. Give its address as registry, "
+            "and the worker the FER_S3_ENDPOINT of its server."
+        )
     release = decide(version, project, registry, promote, workers)
     made = model_tags(str(version), version.manifest.lineage)
     tag_run([*Lineage.of(project).tags(), *made, f"alias:{release.alias}"])
@@ -156,7 +164,7 @@ def decide(
         if _tried_before():
             # By a try, perhaps, that ended between the move and its event. At worst it is told of
             # twice, and tried out twice.
-            events.model_promoted(version, text)
+            events.model_promoted(version, models.url, text)
         return Release(version.name, version.number, version.digest, CHAMPION, False, text)
     alias = CHAMPION if decision.passed and promote else CHALLENGER
     text = decision.text
@@ -175,7 +183,7 @@ def decide(
     )
     (log.info if decision.passed else log.warning)("%s is now %s. %s", version, alias, text)
     if alias == CHAMPION:
-        events.model_promoted(version, text)
+        events.model_promoted(version, models.url, text)
     return Release(version.name, version.number, version.digest, alias, True, text)
 
 

@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, TaskRunFilter
 
 from fer.dataset.table import FaceTable
-from fer.errors import GateError, NotFoundError, UnavailableError
+from fer.errors import GateError, NotFoundError, UnavailableError, WorkflowError
 from fer.evaluation.gate_data import judge
 from fer.expressions import EXPRESSIONS
 from fer.inference import judged
@@ -105,6 +105,23 @@ def test_what_ends_between_promotion_and_event_is_told_of_by_the_next_try(
         assert ended_in_between().alias == "champion"
         assert told == [f"{NAME}:1"]
     assert not errors
+
+
+def test_a_version_of_that_number_in_another_registry_is_refused(
+    trained: Path, tmp_path: Path, put_package: Callable[..., None]
+) -> None:
+    """As where a worker's FER_S3_ENDPOINT leads to another server."""
+    meant = Registry.open(str(tmp_path / "meant")).register(trained / "models" / "package")
+    put_package(trained, 0.71)
+    other = Registry.open(str(tmp_path / "other"))
+    other.register(trained / "models" / "package")
+    with pytest.raises(WorkflowError, match="another one than that of the version"):
+        gate(f"{NAME}:1", other.url, project=trained, digest=meant.digest)
+    assert other.state(NAME, 1).gate is None
+    with pytest.raises(NotFoundError):
+        other.resolve(f"{NAME}@champion")
+    release = gate(f"{NAME}:1", str(tmp_path / "meant"), project=trained, digest=meant.digest)
+    assert release.alias == "champion"
 
 
 def test_both_models_are_run_on_the_test_images_of_the_project(

@@ -445,8 +445,10 @@ def test_events_start_runs_and_failures_are_notified(
         '{"ask_source": true, "submit": true}',  # twice drift, once a training
         '{"check_data": false, "submit": true}',  # new data
     ]
-    model = {"model": "fer2013-efficientnetb2:1"}
-    assert [one["parameters"] for one in started["gate"]] == [model]
+    registry = str(tmp_path / "registry")
+    model = {"model": "fer2013-efficientnetb2:1", "registry": registry}
+    digest = Registry.open(registry).resolve(model["model"]).digest
+    assert [one["parameters"] for one in started["gate"]] == [model | {"digest": digest}]
     assert [one["parameters"] for one in started["smoke"]] == [model]
     everyone = [one for found in started.values() for one in found]
     assert {one["created_by"]["type"] for one in everyone} == {"AUTOMATION"}
