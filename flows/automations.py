@@ -148,9 +148,7 @@ def work(deployments: Mapping[str, UUID]) -> list[Automation]:
             description="A version whose registration left the decision to the gate.",
             tags=[TAG],
             trigger=_on(events.MODEL_REGISTERED, match={events.GATE_LABEL: "awaited"}),
-            actions=[
-                _run(deployments[GATE], model=_REFERENCE, registry=_REGISTRY, digest=_DIGEST)
-            ],
+            actions=[_run(deployments[GATE], model=_REFERENCE, registry=_REGISTRY, digest=_DIGEST)],
         ),
         Automation(
             name="fer: a promotion is tried out",

@@ -6,16 +6,18 @@ registered already, by a training for example; an automation starts it (flows/au
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from prefect import flow, task
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run, task_run
+from prefect.utilities.timeout import timeout
 from pydantic import Field
 
-from fer.errors import NotFoundError, WorkflowError
+from fer.errors import NotFoundError, TableError, WorkflowError
 from fer.evaluation.gate import GateDecision, check_gate
 from fer.lineage import Lineage
 from fer.params import load_params
@@ -23,11 +25,16 @@ from fer.registry.registry import Registry
 from fer.registry.versions import Version
 from flows import artifacts, events
 from flows.data import FOLDER
-from flows.lineage import model_tags, tag_run
+from flows.lineage import PREPARED, model_tags, tag_run
 from flows.registration import again, register
 from flows.shares import is_shared
+from flows.stages import HOUR, WAIT_SECONDS
 from flows.states import completed
 from flows.training import EVALUATE_SECONDS, PACKAGE_SECONDS, evaluate, package
+from flows.writer import dvc_root, writer
+
+if TYPE_CHECKING:
+    from fer.dataset.table import FaceTable
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -138,7 +145,6 @@ def _finished(release: Release) -> Release:
     retries=3,
     retry_delay_seconds=[5, 30, 120],
     retry_condition_fn=again,
-    timeout_seconds=3600,
 )
 def decide(
     version: Version,
@@ -149,15 +155,28 @@ def decide(
 ) -> Release:
     """Compare with the gate and with the present champion, and move the alias that follows.
 
-    Both are run on the test images of data/prepared; where the project has none, the figures
+    Both are run on the test images of data/prepared; where the project never had any, the figures
     that the two packages record are compared, and the decision says what that leaves open.
     """
+    faces = prepared_faces(project)
+    with timeout(HOUR):  # a wait for the data is not in it
+        return _decide(version, faces, project, registry, promote, workers)
+
+
+def _decide(
+    version: Version,
+    faces: FaceTable | None,
+    project: Path,
+    registry: str | None,
+    promote: bool,
+    workers: int | None,
+) -> Release:
     log = get_run_logger()
     models = Registry.open(registry)
     champion = _champion(models, version.name)
     is_champion = champion is not None and champion.number == version.number
     against = None if is_champion else champion
-    decision = _judge(models, version, against, project, registry, workers)
+    decision = _judge(models, version, against, faces, project, registry, workers)
     show_decision(version, champion, decision)
     if is_champion:
         text = f"It was champion before. {decision.text}"
@@ -191,14 +210,14 @@ def _judge(
     models: Registry,
     version: Version,
     champion: Version | None,
+    faces: FaceTable | None,
     project: Path,
     registry: str | None,
     workers: int | None,
 ) -> GateDecision:
     """The gate's decision on a version, on the project's test images where it has them."""
     params = load_params(project / "params.yaml")
-    faces = project / "data" / "prepared" / "faces.parquet"
-    if not faces.is_file():
+    if faces is None:
         # The figures of the package, not of the working folder: what is registered is judged.
         theirs = champion.manifest.metrics if champion else None
         return check_gate(version.manifest.metrics, theirs, params.gate)
@@ -207,16 +226,47 @@ def _judge(
 
         versions = [version, champion] if champion else [version]
         return judge_shared(models, versions, faces, params, registry, workers)
-    from fer.dataset.table import FaceTable
     from fer.evaluation.gate_data import judge
 
     return judge(
         models.pull(str(version)),
         models.pull(str(champion)) if champion else None,
-        FaceTable.read(faces),
+        faces,
         params.gate,
         bins=params.evaluate.calibration_bins,
     )
+
+
+def prepared_faces(project: Path) -> FaceTable | None:
+    """The prepared table of a project, read once; None where the project never had one.
+
+    DVC removes data/prepared before it makes it anew, so for as long as data are prepared there is
+    none. Then this waits for whoever writes the project; otherwise a training does not keep it
+    waiting, since the table is put in its place whole.
+
+    Raises:
+        WorkflowError: dvc.lock names data/prepared, and it is not there.
+        TableError: it is damaged.
+    """
+    from fer.dataset.table import FaceTable
+
+    path = project / PREPARED / "faces.parquet"
+    with suppress(TableError):
+        return FaceTable.read(path)
+    try:
+        dvc_root(project)
+    except WorkflowError:
+        return None  # where there is no DVC, nobody prepares data
+    log = get_run_logger()
+    with writer(project, "the gate's look at the data", log, limit=None, timeout=WAIT_SECONDS):
+        if path.is_file():
+            return FaceTable.read(path)
+        if PREPARED in Lineage.of(project).outputs:
+            raise WorkflowError(
+                f"dvc.lock names {PREPARED}, and {path} is not there, so the gate has no images to "
+                "judge by. Make it with the flow fetch-and-validate, or fetch it with dvc pull."
+            )
+    return None
 
 
 def show_decision(version: Version, champion: Version | None, decision: GateDecision) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from fer.registry.package import write_package
 from fer.registry.registry import Registry
 from flows import events
 from flows.release import Release, decide, evaluate_and_register, gate, register
+from flows.writer import writer
 
 pytestmark = pytest.mark.usefixtures("server", "clean_environment")
 
@@ -125,7 +129,10 @@ def test_a_version_of_that_number_in_another_registry_is_refused(
 
 
 def test_both_models_are_run_on_the_test_images_of_the_project(
-    trained: Path, tmp_path: Path, put_package: Callable[..., None]
+    trained: Path,
+    tmp_path: Path,
+    put_package: Callable[..., None],
+    put_faces: Callable[[Path], None],
 ) -> None:
     """Where the prepared table is there, recorded figures decide nothing."""
     put_faces(trained / "data" / "prepared" / "faces.parquet")
@@ -156,9 +163,53 @@ def test_both_models_are_run_on_the_test_images_of_the_project(
     assert gate["figures"]["mcnemar"]["p_value"] == 1.0
 
 
+def names_data(folder: Path) -> None:
+    """As a dvc.lock of a project whose data have been prepared."""
+    stage = {"cmd": "true", "outs": [{"path": "data/prepared", "md5": "0" * 32}]}
+    lock = {"schema": "2.0", "stages": {"prepare": stage}}
+    (folder / "dvc.lock").write_text(json.dumps(lock) + "\n")
+
+
+def test_data_that_are_being_prepared_are_waited_for(
+    trained: Path, tmp_path: Path, put_faces: Callable[[Path], None]
+) -> None:
+    """DVC has removed them, and whoever prepares them holds the project's lock."""
+    names_data(trained)
+    models = Registry.open(str(tmp_path / "registry"))
+    models.register(trained / "models" / "package")
+    held = threading.Event()
+
+    def prepare() -> None:
+        with writer(trained, "stage prepare", logging.getLogger(), limit=None, timeout=10):
+            held.set()
+            time.sleep(3)
+            put_faces(trained / "data" / "prepared" / "faces.parquet")
+
+    preparing = threading.Thread(target=prepare)
+    preparing.start()
+    assert held.wait(10)
+    release = gate(f"{NAME}:1", models.url, project=trained)
+    preparing.join()
+    assert "accuracy 0.1429 is below" in release.text, "measured, not the recorded 0.70"
+    assert release.alias == "challenger"
+
+
+def test_data_that_should_be_there_are_not_done_without(trained: Path, tmp_path: Path) -> None:
+    names_data(trained)
+    models = Registry.open(str(tmp_path / "registry"))
+    models.register(trained / "models" / "package")
+    with pytest.raises(WorkflowError, match=r"dvc\.lock names data/prepared"):
+        gate(f"{NAME}:1", models.url, project=trained)
+    assert models.state(NAME, 1).gate is None
+
+
 @pytest.mark.filterwarnings("default")  # what distributed warns of is its own affair
 def test_workers_come_to_the_same_decision(
-    trained: Path, tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path,
+    tmp_path: Path,
+    model_file: Path,
+    put_faces: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("prefect_dask")
     monkeypatch.setattr(judged, "SHARE_IMAGES", 5)  # three shares for each model
@@ -226,18 +277,3 @@ def untimed(document: dict[str, Any]) -> dict[str, Any]:
         for name, value in document["figures"].items()
     }
     return document | {"text": text, "checks": checks, "figures": figures}
-
-
-def put_faces(path: Path) -> None:
-    """A prepared table of 14 bright test images, two of each expression."""
-    expression = np.repeat(np.arange(7, dtype=np.int8), 2)
-    n = len(expression)
-    FaceTable(
-        name=np.array([f"{index}.png" for index in range(n)]),
-        pixels=np.full((n, 48, 48), 250, np.uint8),
-        expression=expression,
-        split=np.array(["test"] * n),
-        sha256=np.array([f"{index:064d}" for index in range(n)]),
-        cleaning=np.array(["keep"] * n),
-        near_twin=np.zeros(n, bool),
-    ).write(path)
