@@ -21,23 +21,14 @@ class Lineage:
 
     @classmethod
     def of(cls, project: Path) -> Lineage:
-        """Read git and dvc.lock of a project; what is absent is left out.
+        """Read git and dvc.lock of a project; what is absent, or damaged, is left out.
 
         An image has no git: there FER_COMMIT says which commit it was built from.
 
         Raises:
             SettingsError: FER_COMMIT is no commit.
         """
-        outputs: dict[str, str] = {}
-        try:
-            lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8")) or {}
-        except OSError:
-            lock = {}
-        for stage in lock.get("stages", {}).values():
-            for out in stage.get("outs", []):
-                outputs[out["path"]] = next(
-                    (str(out[name]) for name in ("md5", "etag", "checksum") if name in out), "?"
-                )
+        outputs = _recorded(project / "dvc.lock")
         commit = _git(project, "rev-parse", "HEAD")
         if commit is not None:
             edited = (_git(project, "diff", "HEAD", "--name-only", "--relative") or "").splitlines()
@@ -71,6 +62,29 @@ class Lineage:
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of everything known, for a report."""
         return [("commit", self.version), *sorted(self.outputs.items())]
+
+
+def _recorded(lock: Path) -> dict[str, str]:
+    """Path and hash of each output that a lock file names.
+
+    DVC empties the file before it writes it anew, so it may be cut: while a run writes it, and from
+    a kill in that moment on until the next stage. That is no reason to fail for somebody who only
+    asks what was there: then nothing is.
+    """
+    try:
+        text = lock.read_text(encoding="utf-8")
+        if not text.endswith("\n"):  # cut in a hash it would still be YAML
+            return {}
+        document = yaml.safe_load(text) or {}
+        return {
+            str(out["path"]): next(
+                (str(out[name]) for name in ("md5", "etag", "checksum") if name in out), "?"
+            )
+            for stage in document.get("stages", {}).values()
+            for out in stage.get("outs", [])
+        }
+    except (OSError, UnicodeError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return {}
 
 
 def _git(project: Path, *arguments: str) -> str | None:

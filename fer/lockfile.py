@@ -10,11 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from fer.files import write_bytes
+from fer.files import write_bytes, write_text
 
 NAME: Final = "dvc.lock"
-KEPT: Final = Path(".dvc/tmp/dvc.lock.kept")
-"""The last sound dvc.lock that was seen, below the project."""
+EMPTY: Final = "schema: '2.0'\n"
+"""One of no stage. Not none at all: a link to nothing is no lock file to DVC, and it refuses it."""
+KEPT: Final = Path(".dvc/tmp/fer-kept")
+"""Folder of the last sound dvc.lock that was seen of each project, below DVC's root."""
 
 
 def is_sound(path: Path) -> bool:
@@ -34,16 +36,30 @@ def is_sound(path: Path) -> bool:
     return data.endswith(b"\n")
 
 
-def mend(project: Path) -> str | None:
+def kept_copy(project: Path, root: Path) -> Path:
+    """Where the copy of a project's dvc.lock is kept; `root` is the folder with `.dvc`.
+
+    Not in the project: a folder `.dvc` there would make it a root of its own, without the cache and
+    the settings of the real one.
+    """
+    return root / KEPT / project.resolve().relative_to(root.resolve()) / NAME
+
+
+def mend(project: Path, root: Path) -> str | None:
     """Keep a copy of a sound dvc.lock, or put the copy in the place of a damaged one.
 
-    Nobody else may be writing the project. Without a copy the damaged file goes: DVC then takes the
-    outputs of each stage from its run cache, or makes them again.
+    Nobody else may be writing the project. Without a copy the file is replaced by one of no stage:
+    DVC then takes the outputs of each from its run cache, or makes them again.
+
+    Args:
+        project: folder of dvc.lock.
+        root: the folder with `.dvc` that it is in.
 
     Returns:
         What was done about a damaged file; None where there was none.
     """
-    lock, kept = project / NAME, project / KEPT
+    # In the images it is a link from a folder that nobody may write to the file on the volume.
+    lock, kept = (project / NAME).resolve(), kept_copy(project, root)
     if is_sound(lock):
         if lock.exists() and not (kept.exists() and kept.read_bytes() == lock.read_bytes()):
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -52,5 +68,5 @@ def mend(project: Path) -> str | None:
     if kept.exists() and is_sound(kept):
         write_bytes(lock, kept.read_bytes())
         return f"{NAME} was cut while DVC wrote it; the last one before that is back."
-    lock.unlink()
+    write_text(lock, EMPTY)
     return f"{NAME} was cut while DVC wrote it, and is made anew from DVC's run cache."

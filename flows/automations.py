@@ -65,6 +65,9 @@ CRASH_MEMORY: Final = timedelta(days=30)
 _HEARTBEATS: Final = 5
 
 _REFERENCE = "{{ event.resource['fer.model.reference'] }}"
+# Where that version is; the worker's own FER_REGISTRY may be another, with an unrelated one.
+_REGISTRY = "{{ event.resource['fer.model.registry'] }}"
+_DIGEST = "{{ event.resource['fer.model.digest'] }}"
 # JSON with a `text`, which Slack, Mattermost and their like show as it is.
 _PAYLOAD = (
     '{"text": {{ (%s) | tojson }}, "event": {{ event.event | tojson }}, '
@@ -145,14 +148,14 @@ def work(deployments: Mapping[str, UUID]) -> list[Automation]:
             description="A version whose registration left the decision to the gate.",
             tags=[TAG],
             trigger=_on(events.MODEL_REGISTERED, match={events.GATE_LABEL: "awaited"}),
-            actions=[_run(deployments[GATE], model=_REFERENCE)],
+            actions=[_run(deployments[GATE], model=_REFERENCE, registry=_REGISTRY, digest=_DIGEST)],
         ),
         Automation(
             name="fer: a promotion is tried out",
             description="The new champion is pulled and recognises a few drawn faces.",
             tags=[TAG],
             trigger=_on(events.MODEL_PROMOTED),
-            actions=[_run(deployments[SMOKE], model=_REFERENCE)],
+            actions=[_run(deployments[SMOKE], model=_REFERENCE, registry=_REGISTRY)],
         ),
         Automation(
             name="fer: drift starts a training",

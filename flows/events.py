@@ -9,6 +9,7 @@ one resource, with labels that tell which model, data and commit it is about:
     fer.model.version
     fer.model.reference
     fer.model.digest
+    fer.model.registry   address of the registry that it is a version of
 
 Sending happens in the background and never fails a flow: where there is no server, or it does not
 take the event, the run's log says so and the work that was done stays done.
@@ -64,27 +65,34 @@ def data_validated(project: Path) -> bool:
     A flow that was called by another one tells nobody: its caller uses the data itself.
 
     Returns:
-        whether there was something to tell.
+        whether it was told. What could not be sent is new to the next run, too.
     """
     lineage = Lineage.of(project)
     digest = lineage.outputs.get(PREPARED)
     note = _note(project)
     if digest is None or digest == _read_note(note):
         return False
-    if alone := _alone():
-        _emit(DATA_VALIDATED, _data(digest) | {"fer.commit": lineage.version}, {})
+    alone = _alone()
+    if alone and not _emit(DATA_VALIDATED, _data(digest) | {"fer.commit": lineage.version}, {}):
+        return False
     _write_note(note, digest)
     return alone
 
 
-def model_registered(version: Version, gate: Gate) -> None:
-    """Tell of a version that no gate has decided on yet."""
-    _emit(MODEL_REGISTERED, _model(version) | {GATE_LABEL: gate}, _figures(version))
+def model_registered(version: Version, registry: str, gate: Gate) -> None:
+    """Tell of a version that no gate has decided on yet.
+
+    Args:
+        version: of the model.
+        registry: its address. Another registry may have an unrelated version of that number.
+        gate: who decides on it.
+    """
+    _emit(MODEL_REGISTERED, _model(version, registry) | {GATE_LABEL: gate}, _figures(version))
 
 
-def model_promoted(version: Version, reason: str) -> None:
-    """Tell that a version is the champion now, and was not before."""
-    _emit(MODEL_PROMOTED, _model(version), _figures(version) | {"reason": reason})
+def model_promoted(version: Version, registry: str, reason: str) -> None:
+    """Tell that a version is the champion of a registry now, and was not before."""
+    _emit(MODEL_PROMOTED, _model(version, registry), _figures(version) | {"reason": reason})
 
 
 def batch_finished(summary: BatchSummary) -> None:
@@ -119,17 +127,20 @@ def drift_found(name: str, number: int | None, digest: str, figures: Mapping[str
     _emit(DRIFT_FOUND, resource, dict(figures))
 
 
-def _emit(event: str, resource: dict[str, str], payload: dict[str, Any]) -> None:
+def _emit(event: str, resource: dict[str, str], payload: dict[str, Any]) -> bool:
+    """Send an event; whether a server took it, as far as that is known at once."""
     log = _log()
     try:
         clean = redactor()
         document = json.loads(clean(json.dumps(payload, default=str)))
         if emit_event(event, resource, payload=document) is None:
             log.warning("Event %s was not sent: no server takes events.", event)
-        else:
-            log.info("Event %s of %s.", event, resource["prefect.resource.name"])
+            return False
+        log.info("Event %s of %s.", event, resource["prefect.resource.name"])
     except Exception as error:  # nobody's work is lost because nobody was told
         log.warning("Event %s was not sent: %s", event, error)
+        return False
+    return True
 
 
 def _data(digest: str) -> dict[str, str]:
@@ -140,11 +151,12 @@ def _data(digest: str) -> dict[str, str]:
     }
 
 
-def _model(version: Version) -> dict[str, str]:
+def _model(version: Version, registry: str) -> dict[str, str]:
     labels = {
         "prefect.resource.id": f"fer.model.{version.name}.{version.number}",
         "prefect.resource.name": str(version),
         **_model_labels(version.name, version.number, version.digest),
+        "fer.model.registry": registry,
     }
     # The package's own, not those of the folder that the flow happens to run in.
     found = made_from(version.manifest.lineage)

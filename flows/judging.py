@@ -7,6 +7,7 @@ import it.
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ def classify(share: ImageShare, number: int) -> NDArray[np.float32]:
 def judge_shared(
     models: Registry,
     versions: list[Version],
-    faces: Path,
+    faces: FaceTable,
     params: Params,
     registry: str | None,
     workers: int | None,
@@ -52,7 +53,7 @@ def judge_shared(
     Args:
         models: the registry.
         versions: the challenger, and the champion where there is one.
-        faces: the prepared table; workers need not reach it.
+        faces: the prepared table.
         params: of the project.
         registry: its address, reachable from every worker.
         workers: processes to start on this machine; None or 0 takes FER_DASK_SCHEDULER's.
@@ -62,11 +63,19 @@ def judge_shared(
         ScaleError: the cluster is not there, or has no worker.
     """
     run = judge_models.with_options(task_runner=dask_runner(workers, settings().dask_scheduler))
-    found = run([str(one) for one in versions], [one.digest for one in versions], faces, registry)
+    test = gate_images(faces)
+    with TemporaryDirectory(prefix="fer-gate-") as folder:
+        # A flow's parameters are kept by the server; and the project's own file may be made anew
+        # meanwhile, with other images than those that the answers are held against below.
+        table = Path(folder) / "faces.parquet"
+        test.write(table)
+        found = run(
+            [str(one) for one in versions], [one.digest for one in versions], table, registry
+        )
     packages = [models.pull(str(one)) for one in versions]
     return decide(
         list(zip(packages, found, strict=True)),
-        gate_images(FaceTable.read(faces)),
+        test,
         params.gate,
         bins=params.evaluate.calibration_bins,
     )
@@ -83,7 +92,7 @@ def judge_models(
     Args:
         models: Versions, name:7.
         digests: What they must be.
-        faces: The prepared table.
+        faces: A table of the test images; workers need not reach it.
         registry: Folder or s3://bucket/prefix, reachable from every worker. Empty takes
             FER_REGISTRY.
     """

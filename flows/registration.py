@@ -47,5 +47,5 @@ def register(project: Path, registry: str | None, note: str, gate: events.Gate =
         version = models.register(project / "models" / "package", note)
     log.info("Registered as %s, digest %s.", version, version.digest[:12])
     if models.state(version.name, version.number).gate is None:
-        events.model_registered(version, gate)
+        events.model_registered(version, models.url, gate)
     return version

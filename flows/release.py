@@ -6,15 +6,18 @@ registered already, by a training for example; an automation starts it (flows/au
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from prefect import flow, task
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run, task_run
+from prefect.utilities.timeout import timeout
 from pydantic import Field
 
-from fer.errors import NotFoundError
+from fer.errors import NotFoundError, TableError, WorkflowError
 from fer.evaluation.gate import GateDecision, check_gate
 from fer.lineage import Lineage
 from fer.params import load_params
@@ -22,11 +25,16 @@ from fer.registry.registry import Registry
 from fer.registry.versions import Version
 from flows import artifacts, events
 from flows.data import FOLDER
-from flows.lineage import model_tags, tag_run
+from flows.lineage import PREPARED, model_tags, tag_run
 from flows.registration import again, register
 from flows.shares import is_shared
+from flows.stages import HOUR, WAIT_SECONDS
 from flows.states import completed
 from flows.training import EVALUATE_SECONDS, PACKAGE_SECONDS, evaluate, package
+from flows.writer import dvc_root, writer
+
+if TYPE_CHECKING:
+    from fer.dataset.table import FaceTable
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -93,6 +101,7 @@ def gate(
     promote: bool = True,
     project: Path = FOLDER,
     workers: Annotated[int, Field(ge=0, le=256)] | None = None,
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None,
 ) -> Release:
     """Take a registered version through the gate, and make it champion if it passes.
 
@@ -109,8 +118,15 @@ def gate(
         workers: Dask worker processes to start on this machine for the evaluation of the two.
             Empty takes the cluster of FER_DASK_SCHEDULER where that is set; else, as with 0, it
             is done in the run's own process.
+        digest: sha256 that the version must have. Empty takes whatever the registry holds.
     """
     version = Registry.open(registry).resolve(model)
+    if digest is not None and version.digest != digest:
+        raise WorkflowError(
+            f"{version} has the digest {version.digest[:12]}, not {digest[:12]}: this registry is "
+            "another one than that of the version that was meant. Give its address as registry, "
+            "and the worker the FER_S3_ENDPOINT of its server."
+        )
     release = decide(version, project, registry, promote, workers)
     made = model_tags(str(version), version.manifest.lineage)
     tag_run([*Lineage.of(project).tags(), *made, f"alias:{release.alias}"])
@@ -129,7 +145,6 @@ def _finished(release: Release) -> Release:
     retries=3,
     retry_delay_seconds=[5, 30, 120],
     retry_condition_fn=again,
-    timeout_seconds=3600,
 )
 def decide(
     version: Version,
@@ -140,18 +155,35 @@ def decide(
 ) -> Release:
     """Compare with the gate and with the present champion, and move the alias that follows.
 
-    Both are run on the test images of data/prepared; where the project has none, the figures
+    Both are run on the test images of data/prepared; where the project never had any, the figures
     that the two packages record are compared, and the decision says what that leaves open.
     """
+    faces = prepared_faces(project)
+    with timeout(HOUR):  # a wait for the data is not in it
+        return _decide(version, faces, project, registry, promote, workers)
+
+
+def _decide(
+    version: Version,
+    faces: FaceTable | None,
+    project: Path,
+    registry: str | None,
+    promote: bool,
+    workers: int | None,
+) -> Release:
     log = get_run_logger()
     models = Registry.open(registry)
     champion = _champion(models, version.name)
     is_champion = champion is not None and champion.number == version.number
     against = None if is_champion else champion
-    decision = _judge(models, version, against, project, registry, workers)
+    decision = _judge(models, version, against, faces, project, registry, workers)
     show_decision(version, champion, decision)
     if is_champion:
         text = f"It was champion before. {decision.text}"
+        if _tried_before():
+            # By a try, perhaps, that ended between the move and its event. At worst it is told of
+            # twice, and tried out twice.
+            events.model_promoted(version, models.url, text)
         return Release(version.name, version.number, version.digest, CHAMPION, False, text)
     alias = CHAMPION if decision.passed and promote else CHALLENGER
     text = decision.text
@@ -170,7 +202,7 @@ def decide(
     )
     (log.info if decision.passed else log.warning)("%s is now %s. %s", version, alias, text)
     if alias == CHAMPION:
-        events.model_promoted(version, text)
+        events.model_promoted(version, models.url, text)
     return Release(version.name, version.number, version.digest, alias, True, text)
 
 
@@ -178,14 +210,14 @@ def _judge(
     models: Registry,
     version: Version,
     champion: Version | None,
+    faces: FaceTable | None,
     project: Path,
     registry: str | None,
     workers: int | None,
 ) -> GateDecision:
     """The gate's decision on a version, on the project's test images where it has them."""
     params = load_params(project / "params.yaml")
-    faces = project / "data" / "prepared" / "faces.parquet"
-    if not faces.is_file():
+    if faces is None:
         # The figures of the package, not of the working folder: what is registered is judged.
         theirs = champion.manifest.metrics if champion else None
         return check_gate(version.manifest.metrics, theirs, params.gate)
@@ -194,16 +226,47 @@ def _judge(
 
         versions = [version, champion] if champion else [version]
         return judge_shared(models, versions, faces, params, registry, workers)
-    from fer.dataset.table import FaceTable
     from fer.evaluation.gate_data import judge
 
     return judge(
         models.pull(str(version)),
         models.pull(str(champion)) if champion else None,
-        FaceTable.read(faces),
+        faces,
         params.gate,
         bins=params.evaluate.calibration_bins,
     )
+
+
+def prepared_faces(project: Path) -> FaceTable | None:
+    """The prepared table of a project, read once; None where the project never had one.
+
+    DVC removes data/prepared before it makes it anew, so for as long as data are prepared there is
+    none. Then this waits for whoever writes the project; otherwise a training does not keep it
+    waiting, since the table is put in its place whole.
+
+    Raises:
+        WorkflowError: dvc.lock names data/prepared, and it is not there.
+        TableError: it is damaged.
+    """
+    from fer.dataset.table import FaceTable
+
+    path = project / PREPARED / "faces.parquet"
+    with suppress(TableError):
+        return FaceTable.read(path)
+    try:
+        dvc_root(project)
+    except WorkflowError:
+        return None  # where there is no DVC, nobody prepares data
+    log = get_run_logger()
+    with writer(project, "the gate's look at the data", log, limit=None, timeout=WAIT_SECONDS):
+        if path.is_file():
+            return FaceTable.read(path)
+        if PREPARED in Lineage.of(project).outputs:
+            raise WorkflowError(
+                f"dvc.lock names {PREPARED}, and {path} is not there, so the gate has no images to "
+                "judge by. Make it with the flow fetch-and-validate, or fetch it with dvc pull."
+            )
+    return None
 
 
 def show_decision(version: Version, champion: Version | None, decision: GateDecision) -> None:
@@ -223,6 +286,11 @@ def show_decision(version: Version, champion: Version | None, decision: GateDeci
         f"{version} against {champion or 'no champion'}: "
         + ("passed." if decision.passed else "not passed."),
     )
+
+
+def _tried_before() -> bool:
+    """Whether this is another try of the task, or of its whole run."""
+    return max(task_run.run_count or 0, flow_run.run_count or 0) > 1
 
 
 def _champion(models: Registry, name: str) -> Version | None:

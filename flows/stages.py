@@ -29,7 +29,7 @@ from prefect.utilities.timeout import timeout
 from fer import lockfile
 from fer.errors import WorkflowError
 from flows.redaction import redactor
-from flows.writer import GPU_LIMIT, LIMIT, Log, slot, writer
+from flows.writer import GPU_LIMIT, LIMIT, Log, dvc_root, slot, writer
 
 GUARD = Path(__file__).with_name("guard.py")
 GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL
@@ -118,7 +118,7 @@ def repro(
     command = [sys.executable, "-m", "dvc", "repro"]
     command += ["--single-item"] * (alone or force) + ["--force"] * force + [stage]
     with writer(project, f"stage {stage}", log, limit=limit, timeout=wait) as lock:
-        if mended := lockfile.mend(project):
+        if mended := lockfile.mend(project, dvc_root(project)):
             log.warning("%s", mended)
         started = time.monotonic()
         tail: deque[str] = deque(maxlen=400)
@@ -142,7 +142,7 @@ def repro(
             raise TimeoutError(f"Stage {stage} was ended after {seconds:.0f} s.") from None
         if status != 0:
             raise _failure(stage, project, status, list(tail))
-        lockfile.mend(project)  # keeps what this run has recorded
+        lockfile.mend(project, dvc_root(project))  # keeps what this run has recorded
         return StageRun(stage, tuple(ran), time.monotonic() - started)
 
 

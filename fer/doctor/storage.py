@@ -83,15 +83,18 @@ def dvc_lock(folder: Path) -> list[Finding]:
     """Whether DVC can read dvc.lock."""
     if not (folder / ".dvc").is_dir():
         return [Finding("dvc lock", "skipped", f"{folder.resolve()} is no DVC project")]
+    lock = folder / lockfile.NAME
     try:
-        sound = lockfile.is_sound(folder / lockfile.NAME)
+        sound = lockfile.is_sound(lock)
     except ImportError:
         return [Finding("dvc lock", "skipped", "DVC is not installed", _INSTALL_DVC)]
     if sound:
         return [Finding("dvc lock", "ok", "dvc.lock is whole, or not there yet")]
+    anew = "git checkout dvc.lock, or remove it"
+    if lock.is_symlink():  # as in the images, which have no git; DVC refuses a link to nothing
+        anew = f'echo "{lockfile.EMPTY.strip()}" > {lock.resolve()}'
     advice = (
-        "git checkout dvc.lock, or remove it: DVC takes what was computed from its run cache. "
-        "The flows do so by themselves."
+        f"{anew}: DVC takes what was computed from its run cache. The flows do so by themselves."
     )
     return [Finding("dvc lock", "failed", "dvc.lock was cut while DVC wrote it", advice)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -150,6 +151,19 @@ def test_a_dvc_lock(tmp_path: Path) -> None:
     (finding,) = storage.dvc_lock(tmp_path)
     assert finding.status == "failed"
     assert "git checkout dvc.lock" in finding.advice
+
+
+def test_a_dvc_lock_behind_a_link(tmp_path: Path) -> None:
+    """As in the images: there is no git, and DVC refuses a link to nothing."""
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "dvc.lock").write_bytes(b"")
+    (tmp_path / "dvc.lock").symlink_to(".dvc/dvc.lock")
+    (finding,) = storage.dvc_lock(tmp_path)
+    assert finding.status == "failed"
+    command, _, _ = finding.advice.partition(": DVC takes")
+    subprocess.run(["sh", "-c", command], check=True)
+    assert storage.dvc_lock(tmp_path)[0].status == "ok"
+    assert (tmp_path / "dvc.lock").is_symlink()
 
 
 def test_a_dvc_remote(tmp_path: Path) -> None:

@@ -128,6 +128,29 @@ def put_package(model_file: Path) -> Callable[..., None]:
     return put
 
 
+@pytest.fixture(scope="session")
+def put_faces() -> Callable[[Path], None]:
+    """`put_faces(path)`: a prepared table of 14 bright test images, two of each expression."""
+    import numpy as np
+
+    from fer.dataset.table import FaceTable
+
+    def put(path: Path) -> None:
+        expression = np.repeat(np.arange(7, dtype=np.int8), 2)
+        n = len(expression)
+        FaceTable(
+            name=np.array([f"{index}.png" for index in range(n)]),
+            pixels=np.full((n, 48, 48), 250, np.uint8),
+            expression=expression,
+            split=np.array(["test"] * n),
+            sha256=np.array([f"{index:064d}" for index in range(n)]),
+            cleaning=np.array(["keep"] * n),
+            near_twin=np.zeros(n, bool),
+        ).write(path)
+
+    return put
+
+
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
     """One photograph with a face, one text file named .jpg."""

@@ -47,8 +47,20 @@ def deployment_of(found: UUID | None) -> dict[str, Any]:
     ("event", "deployment", "parameters"),
     [
         (events.DATA_VALIDATED, automations.TRAIN, {"check_data": False}),
-        (events.MODEL_REGISTERED, automations.GATE, {"model": automations._REFERENCE}),
-        (events.MODEL_PROMOTED, automations.SMOKE, {"model": automations._REFERENCE}),
+        (
+            events.MODEL_REGISTERED,
+            automations.GATE,
+            {
+                "model": automations._REFERENCE,
+                "registry": automations._REGISTRY,
+                "digest": automations._DIGEST,
+            },
+        ),
+        (
+            events.MODEL_PROMOTED,
+            automations.SMOKE,
+            {"model": automations._REFERENCE, "registry": automations._REGISTRY},
+        ),
         (events.DRIFT_FOUND, automations.TRAIN, {"ask_source": True}),
     ],
 )
@@ -82,9 +94,13 @@ def test_the_deployment_takes_the_parameters(
     monkeypatch.chdir(ROOT)
     deployment = deployment_of(action(automation).deployment_id)
     flow = load_flow_from_entrypoint(deployment["entrypoint"])
+    templates = {
+        automations._REFERENCE: "fer2013-efficientnetb2:7",
+        automations._REGISTRY: "s3://fer/staging",
+        automations._DIGEST: "0" * 64,
+    }
     given = {
-        name: "fer2013-efficientnetb2:7" if value == automations._REFERENCE else value
-        for name, value in action(automation).parameters.items()
+        name: templates.get(value, value) for name, value in action(automation).parameters.items()
     }
     assert set(given) <= set(flow.parameters.properties)
     flow.validate_parameters(deployment["parameters"] | given)

@@ -88,6 +88,17 @@ class TestData:
         events.remember_data(folder)
         assert telling(folder)
 
+    def test_what_could_not_be_sent_is_told_of_by_the_next_run(
+        self, folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        events.remember_data(folder)
+        prepared(folder, "a" * 32)
+        with monkeypatch.context() as patch:
+            patch.setattr(events, "emit_event", lambda *_, **__: None)
+            assert not telling(folder)
+        assert telling(folder)
+        assert len(told) == 1
+
     def test_who_calls_the_flow_uses_the_data_itself(self, folder: Path, told: Told) -> None:
         events.remember_data(folder)
         prepared(folder, "a" * 32)
@@ -152,8 +163,8 @@ def test_a_model_is_told_of_with_its_origin(version: Version, told: Told) -> Non
     lineage = {"git_commit": "a" * 40, "git_changed": True, "dvc": {"data/prepared": "b" * 32}}
     manifest = version.manifest.model_copy(update={"lineage": lineage})
     made = Version(version.name, 7, version.digest, "", "", "", manifest)
-    events.model_registered(made, "awaited")
-    events.model_promoted(made, "better")
+    events.model_registered(made, "s3://fer/staging", "awaited")
+    events.model_promoted(made, "s3://fer/staging", "better")
     events.drift_found(NAME, 7, version.digest, {"psi": 0.3})
     (registered, promoted, drift) = told
     assert [one[0] for one in told] == [
@@ -168,10 +179,12 @@ def test_a_model_is_told_of_with_its_origin(version: Version, told: Told) -> Non
         "fer.model.version": "7",
         "fer.model.reference": f"{NAME}:7",
         "fer.model.digest": version.digest,
+        "fer.model.registry": "s3://fer/staging",
         "fer.data.hash": "b" * 32,
         "fer.commit": "a" * 12 + "-dirty",
         "fer.gate": "awaited",
     }
+    assert promoted[1]["fer.model.registry"] == "s3://fer/staging"
     assert promoted[2]["accuracy"] == 0.7
     assert promoted[2]["reason"] == "better"
     assert drift[1]["fer.model.name"] == NAME
@@ -181,7 +194,7 @@ def test_a_model_is_told_of_with_its_origin(version: Version, told: Told) -> Non
 def test_a_package_of_unknown_origin_has_a_commit_that_says_so(
     version: Version, told: Told
 ) -> None:
-    events.model_registered(version, "here")
+    events.model_registered(version, "s3://fer/staging", "here")
     assert told[0][1]["fer.commit"] == "no-commit"
     assert "fer.data.hash" not in told[0][1]
 
@@ -199,7 +212,7 @@ def test_what_cannot_be_sent_is_a_line_in_the_log(
 
     monkeypatch.setattr(events, "emit_event", emit)
     with caplog.at_level(logging.WARNING):
-        events.model_promoted(version, "better")
+        events.model_promoted(version, "s3://fer/staging", "better")
     assert "fer.model.promoted was not sent" in caplog.text
 
 
@@ -218,6 +231,7 @@ class TestRegistration:
         version = registering()
         registering()  # the run before may have been killed right after the registration
         assert [one[1]["fer.gate"] for one in told] == ["awaited", "awaited"]
+        assert {one[1]["fer.model.registry"] for one in told} == {str(folder / "registry")}
         models.judge(version.name, version.number, {"passed": False})
         registering()
         assert len(told) == 2

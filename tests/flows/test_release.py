@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +19,16 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, TaskRunFilter
 
 from fer.dataset.table import FaceTable
-from fer.errors import GateError, NotFoundError
+from fer.errors import GateError, NotFoundError, UnavailableError, WorkflowError
 from fer.evaluation.gate_data import judge
 from fer.expressions import EXPRESSIONS
 from fer.inference import judged
 from fer.params import load_params
 from fer.registry.package import write_package
 from fer.registry.registry import Registry
+from flows import events
 from flows.release import Release, decide, evaluate_and_register, gate, register
+from flows.writer import writer
 
 pytestmark = pytest.mark.usefixtures("server", "clean_environment")
 
@@ -77,8 +82,57 @@ def test_registering_without_promotion(trained: Path, tmp_path: Path) -> None:
         Registry.open(registry).resolve(f"{NAME}@champion")
 
 
-def test_both_models_are_run_on_the_test_images_of_the_project(
+@pytest.mark.parametrize("error", [UnavailableError("the answer was lost"), RuntimeError("killed")])
+def test_what_ends_between_promotion_and_event_is_told_of_by_the_next_try(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The first of the two is tried again by the task, the second by the run."""
+    registry = str(tmp_path / "registry")
+    told: list[str] = []
+    monkeypatch.setattr(events, "model_promoted", lambda version, *_: told.append(str(version)))
+    promote, errors = Registry.promote, [error]
+
+    def ended_after(*arguments: Any, **options: Any) -> Any:
+        alias = promote(*arguments, **options)
+        if errors:
+            raise errors.pop()
+        return alias
+
+    monkeypatch.setattr(Registry, "promote", ended_after)
+    deciding = decide.with_options(retry_delay_seconds=0)
+
+    @flow(name="ended-in-between", retries=1)
+    def ended_in_between() -> Release:
+        return deciding(register(trained, registry, ""), trained, registry, True)
+
+    for _ in range(2):  # the second moves nothing, and is no second try
+        assert ended_in_between().alias == "champion"
+        assert told == [f"{NAME}:1"]
+    assert not errors
+
+
+def test_a_version_of_that_number_in_another_registry_is_refused(
     trained: Path, tmp_path: Path, put_package: Callable[..., None]
+) -> None:
+    """As where a worker's FER_S3_ENDPOINT leads to another server."""
+    meant = Registry.open(str(tmp_path / "meant")).register(trained / "models" / "package")
+    put_package(trained, 0.71)
+    other = Registry.open(str(tmp_path / "other"))
+    other.register(trained / "models" / "package")
+    with pytest.raises(WorkflowError, match="another one than that of the version"):
+        gate(f"{NAME}:1", other.url, project=trained, digest=meant.digest)
+    assert other.state(NAME, 1).gate is None
+    with pytest.raises(NotFoundError):
+        other.resolve(f"{NAME}@champion")
+    release = gate(f"{NAME}:1", str(tmp_path / "meant"), project=trained, digest=meant.digest)
+    assert release.alias == "champion"
+
+
+def test_both_models_are_run_on_the_test_images_of_the_project(
+    trained: Path,
+    tmp_path: Path,
+    put_package: Callable[..., None],
+    put_faces: Callable[[Path], None],
 ) -> None:
     """Where the prepared table is there, recorded figures decide nothing."""
     put_faces(trained / "data" / "prepared" / "faces.parquet")
@@ -109,9 +163,53 @@ def test_both_models_are_run_on_the_test_images_of_the_project(
     assert gate["figures"]["mcnemar"]["p_value"] == 1.0
 
 
+def names_data(folder: Path) -> None:
+    """As a dvc.lock of a project whose data have been prepared."""
+    stage = {"cmd": "true", "outs": [{"path": "data/prepared", "md5": "0" * 32}]}
+    lock = {"schema": "2.0", "stages": {"prepare": stage}}
+    (folder / "dvc.lock").write_text(json.dumps(lock) + "\n")
+
+
+def test_data_that_are_being_prepared_are_waited_for(
+    trained: Path, tmp_path: Path, put_faces: Callable[[Path], None]
+) -> None:
+    """DVC has removed them, and whoever prepares them holds the project's lock."""
+    names_data(trained)
+    models = Registry.open(str(tmp_path / "registry"))
+    models.register(trained / "models" / "package")
+    held = threading.Event()
+
+    def prepare() -> None:
+        with writer(trained, "stage prepare", logging.getLogger(), limit=None, timeout=10):
+            held.set()
+            time.sleep(3)
+            put_faces(trained / "data" / "prepared" / "faces.parquet")
+
+    preparing = threading.Thread(target=prepare)
+    preparing.start()
+    assert held.wait(10)
+    release = gate(f"{NAME}:1", models.url, project=trained)
+    preparing.join()
+    assert "accuracy 0.1429 is below" in release.text, "measured, not the recorded 0.70"
+    assert release.alias == "challenger"
+
+
+def test_data_that_should_be_there_are_not_done_without(trained: Path, tmp_path: Path) -> None:
+    names_data(trained)
+    models = Registry.open(str(tmp_path / "registry"))
+    models.register(trained / "models" / "package")
+    with pytest.raises(WorkflowError, match=r"dvc\.lock names data/prepared"):
+        gate(f"{NAME}:1", models.url, project=trained)
+    assert models.state(NAME, 1).gate is None
+
+
 @pytest.mark.filterwarnings("default")  # what distributed warns of is its own affair
 def test_workers_come_to_the_same_decision(
-    trained: Path, tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path,
+    tmp_path: Path,
+    model_file: Path,
+    put_faces: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("prefect_dask")
     monkeypatch.setattr(judged, "SHARE_IMAGES", 5)  # three shares for each model
@@ -179,18 +277,3 @@ def untimed(document: dict[str, Any]) -> dict[str, Any]:
         for name, value in document["figures"].items()
     }
     return document | {"text": text, "checks": checks, "figures": figures}
-
-
-def put_faces(path: Path) -> None:
-    """A prepared table of 14 bright test images, two of each expression."""
-    expression = np.repeat(np.arange(7, dtype=np.int8), 2)
-    n = len(expression)
-    FaceTable(
-        name=np.array([f"{index}.png" for index in range(n)]),
-        pixels=np.full((n, 48, 48), 250, np.uint8),
-        expression=expression,
-        split=np.array(["test"] * n),
-        sha256=np.array([f"{index:064d}" for index in range(n)]),
-        cleaning=np.array(["keep"] * n),
-        near_twin=np.zeros(n, bool),
-    ).write(path)

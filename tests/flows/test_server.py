@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fer.registry.registry import Registry
 from flows import automations
@@ -397,10 +398,10 @@ with tags("fer"):
     failing(return_state=True)
 """
 STAGES: dict[str, dict[str, object]] = {
-    "fetch": {"cmd": "echo data > source", "outs": ["source"]},
+    "fetch": {"cmd": "cp given source", "outs": ["source"]},
     "validate": {"cmd": "echo fine", "deps": ["source"]},
     "prepare": {
-        "cmd": "mkdir -p data/prepared; cp source data/prepared/table",
+        "cmd": "mkdir -p data/prepared; cp source data/prepared/faces.parquet",
         "deps": ["source"],
         "outs": ["data/prepared"],
     },
@@ -414,6 +415,7 @@ def test_events_start_runs_and_failures_are_notified(
     receiver: Receiver,
     project: Callable[..., Path],
     put_package: Callable[..., None],
+    put_faces: Callable[[Path], None],
     tmp_path: Path,
 ) -> None:
     first = deployed.rpartition("Automations: created ")[2]
@@ -423,7 +425,13 @@ def test_events_start_runs_and_failures_are_notified(
     assert "fer: a failed run is notified" in said.partition("Automations: created ")[2]
 
     folder = project(STAGES)
-    shutil.copy(ROOT / "params.yaml", folder)
+    put_faces(folder / "given")
+    # A stand-in of a model, on drawn images: a gate that any model passes.
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["gate"] |= {"min_accuracy": 0.0, "min_macro_f1": 0.0, "max_calibration_error": 1.0}
+    recall = dict.fromkeys(params["gate"]["min_recall"], 0.0)
+    params["gate"] |= {"min_recall": recall, "max_latency_ms": 10_000}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     put_package(folder, 0.7)
     (prefect.checkout / "story.py").write_text(STORY)
     told = prefect.command("story", str(folder), str(tmp_path / "registry"))
@@ -445,8 +453,10 @@ def test_events_start_runs_and_failures_are_notified(
         '{"ask_source": true, "submit": true}',  # twice drift, once a training
         '{"check_data": false, "submit": true}',  # new data
     ]
-    model = {"model": "fer2013-efficientnetb2:1"}
-    assert [one["parameters"] for one in started["gate"]] == [model]
+    registry = str(tmp_path / "registry")
+    model = {"model": "fer2013-efficientnetb2:1", "registry": registry}
+    digest = Registry.open(registry).resolve(model["model"]).digest
+    assert [one["parameters"] for one in started["gate"]] == [model | {"digest": digest}]
     assert [one["parameters"] for one in started["smoke"]] == [model]
     everyone = [one for found in started.values() for one in found]
     assert {one["created_by"]["type"] for one in everyone} == {"AUTOMATION"}

@@ -20,7 +20,7 @@ from fer import lockfile
 from fer.errors import WorkflowError
 from flows import stages
 from flows.stages import StageError, repro
-from flows.writer import writer
+from flows.writer import dvc_root, writer
 
 Make = Callable[[dict[str, dict[str, object]]], Path]
 
@@ -149,13 +149,29 @@ def test_a_lock_that_a_kill_left_cut(
     lock = folder / "dvc.lock"
     whole = lock.read_bytes()
     if not kept:
-        (folder / lockfile.KEPT).unlink()
+        lockfile.kept_copy(folder, folder).unlink()
     lock.write_bytes(whole[: int(len(whole) * share)])
 
     repro("fetch", folder)
     assert "cut while DVC wrote it" in lines.text
     assert lock.read_bytes() == whole
     assert (folder / "made.txt").read_text() == "made\n"  # nothing was made twice
+
+
+def test_a_project_below_the_root_stays_below_it(project: Make) -> None:
+    root = project({"a": {"cmd": "true"}})
+    folder = root / "below"
+    folder.mkdir()
+    (root / "dvc.yaml").rename(folder / "dvc.yaml")
+    for _ in range(2):
+        repro("a", folder)
+        assert dvc_root(folder) == root.resolve(), "no .dvc of its own"
+    kept = lockfile.kept_copy(folder, root)
+    assert kept.read_bytes() == (folder / "dvc.lock").read_bytes()
+    assert kept != lockfile.kept_copy(root, root)
+    (folder / "dvc.lock").write_bytes(b"")
+    repro("a", folder)
+    assert (folder / "dvc.lock").read_bytes() == kept.read_bytes()
 
 
 def test_not_a_dvc_project(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from seaweed import S3Server, weed_server
 
+from fer import lockfile
+
 IMAGE = Path(__file__).parents[2] / "infra" / "image"
 
 
@@ -151,6 +153,28 @@ def test_seed(tmp_path: Path, checkout: Path, stages: Any) -> None:
     assert (volume / "dvc" / "dvc.lock").read_text() == "schema: '2.0'\n"
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_cut_lock_is_mended_on_the_volume(
+    tmp_path: Path, checkout: Path, stages: Any, kept: bool
+) -> None:
+    project = tmp_path / "fer"
+    project.mkdir()
+    lay_out(project, checkout, stages)
+    link, lock = project / "dvc.lock", project / ".dvc" / "dvc.lock"
+    whole = lock.read_bytes()
+    if kept:
+        assert lockfile.mend(project, project) is None
+    lock.write_bytes(whole[:1000])
+    project.chmod(0o555)  # the code is root's, and mounted to be read only
+    try:
+        assert "cut while DVC wrote it" in str(lockfile.mend(project, project))
+    finally:
+        project.chmod(0o755)
+    assert link.is_symlink()
+    assert str(link.readlink()) == ".dvc/dvc.lock"
+    assert lock.read_bytes() == (whole if kept else lockfile.EMPTY.encode())
+
+
 @pytest.mark.slow
 def test_dvc_works_without_git(tmp_path: Path, checkout: Path, stages: Any, no_git: str) -> None:
     project = tmp_path / "fer"
@@ -183,6 +207,11 @@ def test_dvc_works_without_git(tmp_path: Path, checkout: Path, stages: Any, no_g
     assert (project / "dvc.lock").is_symlink(), "it stays on the volume"
     assert "data/x" in (project / ".dvc" / "dvc.lock").read_text()
     assert "up to date" in repro()
+    (project / ".dvc" / "dvc.lock").write_bytes(b"")
+    lockfile.mend(project, project)
+    assert "Running stage" in repro(), "a stage of no input is not in the run cache"
+    assert (project / "dvc.lock").is_symlink()
+    assert "data/x" in (project / ".dvc" / "dvc.lock").read_text()
 
 
 def test_lineage_and_version_without_git(
