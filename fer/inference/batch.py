@@ -25,7 +25,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer.errors import ConflictError, DetectorError, ImageError, StoreError, UsageError
+from fer.errors import (
+    ConflictError,
+    DetectorError,
+    ImageError,
+    StoreError,
+    UnavailableError,
+    UsageError,
+)
 from fer.inference.inputs import Inputs, PictureFile, open_inputs
 from fer.inference.outputs import Output, open_output
 from fer.inference.recognizer import Prediction, Recognizer
@@ -138,7 +145,8 @@ def run_batch(
 
     Raises:
         UsageError: the input is absent or holds no picture; the output is a file.
-        StoreError: the output cannot be written, or the input went away.
+        StoreError: the output cannot be written.
+        UnavailableError: the input went away.
         ConflictError: another batch is writing to the same folder, or has begun since at the
             same prefix.
         ModelReferenceError, PackageError, RegistryError, DetectorError: see `Recognizer.load`.
@@ -308,7 +316,7 @@ class BatchRun:
         """End the run where the input has gone, rather than fail every picture one by one."""
         self._failures_in_a_row = self._failures_in_a_row + 1 if one.failure else 0
         if self._failures_in_a_row >= GIVE_UP:
-            raise StoreError(
+            raise UnavailableError(
                 f"{GIVE_UP} pictures in a row could not be read, the last because: {one.failure} "
                 "Correct that and run the same command again: what is recorded is kept."
             )

@@ -22,7 +22,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fer.errors import DetectorError, PackageError, StoreError
+from fer.errors import DetectorError, PackageError, UnavailableError
 from fer.inference.batch import (
     GIVE_UP,
     LISTED,
@@ -206,7 +206,7 @@ def _give_out(
             barren = [] if done.analysed or done.quarantined else [*barren, done]
             if len(barren) >= BARREN and sum(one.failed for one in barren) >= GIVE_UP:
                 reasons = [one["reason"] for one in done.problems] or ["see the workers' logs."]
-                raise StoreError(
+                raise UnavailableError(
                     f"Of {len(barren)} shares in a row no picture could be analysed, of the last "
                     f"because: {reasons[-1]} Correct that and run the same command again: what is "
                     "recorded is kept."

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fer.errors import ConflictError, DetectorError, StoreError, UsageError
+from fer.errors import ConflictError, DetectorError, StoreError, UnavailableError, UsageError
 from fer.faces.pose import Pose
 from fer.inference import batch as batch_module
 from fer.inference.batch import run_batch
@@ -236,7 +236,7 @@ def test_an_input_that_goes_away_ends_the_run_and_keeps_what_is_done(
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes() + b" ")
     monkeypatch.setattr(batch_module, "open_inputs", lambda where: Vanishing(Path(where)))
-    with pytest.raises(StoreError, match="20 pictures in a row"):
+    with pytest.raises(UnavailableError, match="20 pictures in a row"):
         run_batch(folder, tmp_path / "out", model=model)
     assert len(recorded(tmp_path / "out")) == 30
 
