@@ -64,7 +64,9 @@ class Bucket(S3Store):
     def save(self, key: str, data: bytes, kind: str) -> None:
         """Write an object, whole or not at all."""
         with self._explained("s3:PutObject", key):
-            self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=kind)
+            self._client.put_object(
+                Bucket=self.bucket, Key=key, Body=data, ContentType=kind, **self._encryption
+            )
 
     def remove(self, key: str) -> None:
         """Delete an object; a missing one is no error."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -16,9 +17,10 @@ BODY = b"a picture" * 100
 
 
 class Server(HTTPServer):
-    """Gives BODY for every key, of which it sends `sent` bytes at most."""
+    """Gives BODY for every key, of which it sends `sent` bytes at most; keeps headers of writes."""
 
     sent = len(BODY)
+    written: Message
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -27,12 +29,20 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(BODY)))
         self.send_header("ETag", '"tag"')
         self.end_headers()
         self.wfile.write(BODY[: self.server.sent])
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.written = self.headers
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.send_header("ETag", '"tag"')
+        self.end_headers()
 
 
 @pytest.fixture
@@ -65,3 +75,15 @@ def test_an_object_that_breaks_off_may_come_next_time(server: Server, sent: int)
     server.sent = sent
     with pytest.raises(UnavailableError, match="cannot be reached"):
         bucket().fetch("a.jpg", etag="tag")
+
+
+def test_results_ask_for_the_encryption_of_the_settings(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket().save("part.parquet", b"rows", "application/octet-stream")
+    assert server.written["x-amz-server-side-encryption"] is None
+    monkeypatch.setenv("FER_S3_ENCRYPTION", "aws:kms")
+    monkeypatch.setenv("FER_S3_KMS_KEY", "alias/results")
+    bucket().save("part.parquet", b"rows", "application/octet-stream")
+    assert server.written["x-amz-server-side-encryption"] == "aws:kms"
+    assert server.written["x-amz-server-side-encryption-aws-kms-key-id"] == "alias/results"
