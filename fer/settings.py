@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     dask_scheduler: str | None = Field(
         default=None,
         description="Dask scheduler whose workers share batch runs and the gate's evaluations out, "
-        "such as tcp://host:8786.",
+        "such as tls://host:8786.",
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads for inference.")
     notify_url: Annotated[SecretStr, AfterValidator(_web_address)] | None = Field(

@@ -59,7 +59,7 @@ def judge_shared(
         workers: processes to start on this machine; None or 0 takes FER_DASK_SCHEDULER's.
 
     Raises:
-        SettingsError: prefect-dask is not installed.
+        SettingsError: see `dask_runner`.
         ScaleError: the cluster is not there, or has no worker.
     """
     run = judge_models.with_options(task_runner=dask_runner(workers, settings().dask_scheduler))

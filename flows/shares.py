@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import time
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
+from prefect.settings import get_current_settings
 from prefect.task_runners import TaskRunner
 
 from fer.errors import SettingsError, WorkflowError
@@ -74,7 +77,7 @@ def share_out(
         input, output, model, registry, faces, csv, share_bytes: see `run_shares`.
 
     Raises:
-        SettingsError: prefect-dask is not installed.
+        SettingsError: see `dask_runner`.
         ScaleError, ShareError: no worker was left, or a share failed for good.
         What `run_shares` raises.
     """
@@ -145,7 +148,7 @@ def dask_runner(workers: int | None, scheduler: str | None) -> TaskRunner[Any]:
     Nothing is started or contacted before the first task is submitted.
 
     Raises:
-        SettingsError: prefect-dask is not installed.
+        SettingsError: prefect-dask is not installed, or a secret would cross a network readable.
     """
     try:
         from prefect_dask.task_runners import DaskTaskRunner
@@ -156,6 +159,7 @@ def dask_runner(workers: int | None, scheduler: str | None) -> TaskRunner[Any]:
             "to do without."
         ) from error
     if not workers:
+        _require_secrecy(scheduler or "")
         return DaskTaskRunner(address=scheduler)
     threads = settings().threads or max(1, (os.cpu_count() or 1) // workers)
     return DaskTaskRunner(
@@ -170,6 +174,44 @@ def dask_runner(workers: int | None, scheduler: str | None) -> TaskRunner[Any]:
             "dashboard_address": "127.0.0.1:0",
         }
     )
+
+
+def _require_secrecy(scheduler: str) -> None:
+    """Refuse an address at which others could read the login of the Prefect API.
+
+    Prefect sends its settings with every task, secrets included: a worker reports with them.
+
+    Raises:
+        SettingsError: a secret is set, and the scheduler is another machine's without TLS.
+    """
+    scheme, _, place = scheduler.rpartition("://")
+    if scheme in {"tls", "wss", "inproc"} or _is_loopback(urlsplit(f"//{place}").hostname):
+        return
+    if secrets := _secrets():
+        raise SettingsError(
+            f"FER_DASK_SCHEDULER is {scheduler}, without TLS, and Prefect sends its settings with "
+            f"every task: {', '.join(secrets)} could be read on the way. Have the scheduler and "
+            f"its workers use certificates and name it tls://{place} (docs/operations.md, "
+            "Scale-out), or set the parameter workers to 0 to do without."
+        )
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:  # a name
+        return False
+
+
+def _secrets() -> list[str]:
+    """Prefect's settings that are set and secret, by the names of their variables."""
+    now = get_current_settings()
+    names = {"PREFECT_CLIENT_CUSTOM_HEADERS"} if now.client.custom_headers else set()
+    plain, masked = (
+        now.to_environment_variables(exclude_unset=True, include_secrets=told)
+        for told in (True, False)
+    )
+    return sorted(names | {name for name, value in plain.items() if masked.get(name) != value})
 
 
 class _Given(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
-from fer.errors import StoreError, UsageError
+from fer.errors import StoreError, UnavailableError
 
 # Errors of a file system that another try does not mend.
 _LASTING = {
@@ -24,13 +24,17 @@ _LASTING = {
 
 
 def may_pass(error: object) -> bool:
-    """Whether an error is storage that may answer next time, not a wrong address or a bad model."""
-    if isinstance(error, UsageError):
-        return False
+    """Whether an error is storage that may answer next time, not a wrong address or a bad model.
+
+    Storage that refuses (credentials, permission, no such bucket) refuses the next time as well.
+    """
+    if isinstance(error, UnavailableError):
+        return True
     cause = error.__cause__ if isinstance(error, StoreError) else error
-    if isinstance(cause, OSError) and cause.errno in _LASTING:
+    if not isinstance(cause, OSError) or cause.errno in _LASTING:
         return False
-    return isinstance(error, StoreError | OSError)
+    # boto3's error of a certificate is an OSError too, but none of a file system: it has no number.
+    return cause is error or cause.errno is not None
 
 
 def storage_failed(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

@@ -25,7 +25,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer.errors import DetectorError, ImageError, StoreError, UsageError
+from fer.errors import (
+    ConflictError,
+    DetectorError,
+    ImageError,
+    StoreError,
+    UnavailableError,
+    UsageError,
+)
 from fer.inference.inputs import Inputs, PictureFile, open_inputs
 from fer.inference.outputs import Output, open_output
 from fer.inference.recognizer import Prediction, Recognizer
@@ -138,8 +145,10 @@ def run_batch(
 
     Raises:
         UsageError: the input is absent or holds no picture; the output is a file.
-        StoreError: the output cannot be written, or the input went away.
-        ConflictError: another batch is writing to the same folder.
+        StoreError: the output cannot be written.
+        UnavailableError: the input went away.
+        ConflictError: another batch is writing to the same folder, or has begun since at the
+            same prefix.
         ModelReferenceError, PackageError, RegistryError, DetectorError: see `Recognizer.load`.
     """
     if part_size < 1:
@@ -207,7 +216,11 @@ class BatchRun:
         self._failures_in_a_row = 0
 
     def go(self, part_size: int, progress: Progress | None) -> None:
-        """All of it, here, in parts of `part_size` pictures."""
+        """All of it, here, in parts of `part_size` pictures.
+
+        Raises:
+            ConflictError: another run has begun since at the output.
+        """
         self.begin()
         total = (self.inputs.count() or 0) if progress else 0
         todo = self.todo()
@@ -220,7 +233,9 @@ class BatchRun:
                     seen.append(one)
                     if progress:
                         progress(before + done, total)
-                self._write(*self._classify(seen))
+                rows, refused = self._classify(seen)
+                self.require_ownership()
+                self._write(rows, refused)
         if progress:  # only now is the number known of what lists as it goes
             progress(self.summary.pictures, self.summary.pictures)
 
@@ -240,11 +255,26 @@ class BatchRun:
 
     def begin(self) -> None:
         """Take the output over from earlier runs, and learn from it which pictures are done."""
-        # First this, then the look: what a worker of an earlier run may still write is then
+        # First this, then the look: what an earlier run or its workers may still write is then
         # either seen here or refused there.
         document = json.dumps({"run_id": self.summary.run_id}) + "\n"
         self.sink.write(OWNER, document.encode())
         self.recorded.load(csv=self.csv)
+
+    def require_ownership(self) -> None:
+        """Leave the output to a run that has begun since: it does what this one has not written.
+
+        Its parts have other bounds, and so other names, where a picture has come in between.
+
+        Raises:
+            ConflictError: there is such a run.
+        """
+        owner = json.loads(self.sink.read(OWNER))["run_id"]
+        if owner != self.summary.run_id:
+            raise ConflictError(
+                f"Run {owner} has taken over {self.sink.uri}, so run {self.summary.run_id} writes "
+                "nothing more there. Let one run at a time write to an output."
+            )
 
     @contextmanager
     def _looking(self) -> Iterator[Callable[[Iterable[PictureFile]], Iterator[_Seen]]]:
@@ -286,7 +316,7 @@ class BatchRun:
         """End the run where the input has gone, rather than fail every picture one by one."""
         self._failures_in_a_row = self._failures_in_a_row + 1 if one.failure else 0
         if self._failures_in_a_row >= GIVE_UP:
-            raise StoreError(
+            raise UnavailableError(
                 f"{GIVE_UP} pictures in a row could not be read, the last because: {one.failure} "
                 "Correct that and run the same command again: what is recorded is kept."
             )

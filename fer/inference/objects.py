@@ -7,6 +7,7 @@ rule for keys is left out, since a photograph may be called anything.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Final, cast
 
 from fer.errors import ImageError, UnavailableError
@@ -37,7 +38,7 @@ class Bucket(S3Store):
             limit: bytes above which it is refused unread.
 
         Raises:
-            UnavailableError: it has gone, or is no longer what `etag` says.
+            UnavailableError: it has gone, is no longer what `etag` says, or broke off.
             ImageError: it is larger than `limit`.
             StoreError: the bucket cannot be read.
         """
@@ -49,7 +50,8 @@ class Bucket(S3Store):
                 if is_missing_key(error):
                     raise UnavailableError(f"{place} went away after it was listed.") from None
                 raise
-            with answer["Body"] as body:
+            # Not `with body`: that hands out the raw stream, whose errors boto3 does not wrap.
+            with closing(answer["Body"]) as body:
                 if etag is not None and answer["ETag"].strip('"') != etag:
                     raise UnavailableError(
                         f"{place} was replaced after it was listed; the next run takes it."
@@ -62,7 +64,9 @@ class Bucket(S3Store):
     def save(self, key: str, data: bytes, kind: str) -> None:
         """Write an object, whole or not at all."""
         with self._explained("s3:PutObject", key):
-            self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=kind)
+            self._client.put_object(
+                Bucket=self.bucket, Key=key, Body=data, ContentType=kind, **self._encryption
+            )
 
     def remove(self, key: str) -> None:
         """Delete an object; a missing one is no error."""

@@ -125,7 +125,7 @@ class FolderOutput(Output):
 
 
 class BucketOutput(Output):
-    """A prefix of an S3 bucket. Several writers at once may do a picture twice: start one."""
+    """A prefix of an S3 bucket. Nothing locks it: of several runs the one begun last goes on."""
 
     def __init__(self, url: str) -> None:
         self.uri = url.rstrip("/")

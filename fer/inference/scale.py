@@ -12,7 +12,6 @@ Who the workers are is the `Pool`'s affair; the flow batch-inference has one of 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 import time
@@ -23,11 +22,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fer.errors import ConflictError, DetectorError, PackageError, StoreError
+from fer.errors import DetectorError, PackageError, UnavailableError
 from fer.inference.batch import (
     GIVE_UP,
     LISTED,
-    OWNER,
     BatchRun,
     BatchSummary,
     Progress,
@@ -208,7 +206,7 @@ def _give_out(
             barren = [] if done.analysed or done.quarantined else [*barren, done]
             if len(barren) >= BARREN and sum(one.failed for one in barren) >= GIVE_UP:
                 reasons = [one["reason"] for one in done.problems] or ["see the workers' logs."]
-                raise StoreError(
+                raise UnavailableError(
                     f"Of {len(barren)} shares in a row no picture could be analysed, of the last "
                     f"because: {reasons[-1]} Correct that and run the same command again: what is "
                     "recorded is kept."
@@ -297,7 +295,7 @@ class ShareRun(BatchRun):
                 more_rows, more_refused = self._classify(seen)
                 rows += more_rows
                 refused += more_refused
-        self._require_ownership()
+        self.require_ownership()
         self._write(rows, refused, name)
         return self.summary
 
@@ -325,15 +323,6 @@ class ShareRun(BatchRun):
         # Why they could not be read went with the worker; the next run tries them again.
         summary.failed = len(share.pictures) - summary.analysed - summary.quarantined
         return True
-
-    def _require_ownership(self) -> None:
-        """Leave the output to a run that has begun since: it does this share too."""
-        owner = json.loads(self.sink.read(OWNER))["run_id"]
-        if owner != self.summary.run_id:
-            raise ConflictError(
-                f"Run {owner} has taken over {self.sink.uri}, so run {self.summary.run_id} writes "
-                "nothing more there. Let one run at a time write to an output."
-            )
 
 
 _open: dict[ShareJob, tuple[Inputs, Output, Recognizer]] = {}

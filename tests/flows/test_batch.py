@@ -5,13 +5,28 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    SSLError,
+)
 from prefect.exceptions import ParameterTypeError
 from prefect.states import Failed
 
-from fer.errors import FerError, NotFoundError, SettingsError, StoreError, UnavailableError
+from fer.errors import (
+    FerError,
+    NotFoundError,
+    SettingsError,
+    StoreError,
+    UnavailableError,
+    UnsafeStoreError,
+)
 from fer.registry.registry import Registry
+from fer.registry.s3_errors import explain
 from flows.batch import batch_inference, storage_failed
 
 
@@ -55,20 +70,44 @@ class TestFlow:
             batch_inference(input="a", output=str(tmp_path), part_size=0)
 
 
-def no_space() -> StoreError:
-    error = StoreError("The output cannot be used: disk full")
-    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+def of_a_folder(number: int) -> StoreError:
+    """What an output says of an error of its file system."""
+    error = StoreError("The output cannot be used")
+    error.__cause__ = OSError(number, "no")
     return error
+
+
+def of_s3(cause: Exception) -> Exception:
+    """What a bucket says of an error of boto3."""
+    error = explain(cause, bucket="b", place="s3://b/k", doing="s3:PutObject", endpoint="http://h")
+    error.__cause__ = cause
+    return error
+
+
+def answer(code: str, status: int) -> Exception:
+    """An answer of an S3 server, as boto3 raises it."""
+    document: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return of_s3(ClientError(document, "PutObject"))
 
 
 @pytest.mark.parametrize(
     ("error", "retried"),
     [
         (UnavailableError("no answer"), True),
-        (StoreError("20 pictures in a row could not be read"), True),
         (ConnectionResetError(errno.ECONNRESET, "reset"), True),
-        (no_space(), False),
+        (of_a_folder(errno.EIO), True),
+        (of_a_folder(errno.ENOSPC), False),
         (PermissionError(errno.EACCES, "denied"), False),
+        (answer("SlowDown", 503), True),
+        (of_s3(EndpointConnectionError(endpoint_url="http://h")), True),
+        (answer("InvalidAccessKeyId", 403), False),
+        (answer("NoSuchBucket", 404), False),
+        (answer("AccessDenied", 403), False),
+        (answer("ExpiredToken", 400), False),
+        (of_s3(NoCredentialsError()), False),
+        (of_s3(SSLError(endpoint_url="https://h", error="not trusted")), False),
+        (StoreError("There is no registry"), False),
+        (UnsafeStoreError("no hard links"), False),
         (NotFoundError("no alias"), False),
         (SettingsError("no registry"), False),
         (FerError("anything else"), False),

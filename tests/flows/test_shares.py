@@ -18,6 +18,13 @@ import pytest
 from prefect.exceptions import ParameterTypeError
 from prefect.flows import load_flow_from_entrypoint
 from prefect.logging import disable_run_logger
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_KEY,
+    PREFECT_CLIENT_CUSTOM_HEADERS,
+    PREFECT_SERVER_DATABASE_PASSWORD,
+    temporary_settings,
+)
 
 from fer.errors import PackageError, SettingsError
 from fer.inference.batch import BatchSummary
@@ -178,6 +185,29 @@ def test_a_worker_of_this_machine_gets_its_part_of_the_cores(
     monkeypatch.setenv("FER_THREADS", "5")
     runner = dask_runner(3, None)
     assert runner.cluster_kwargs["env"] == {"FER_THREADS": "5"}
+
+
+def test_no_login_is_sent_readable_to_another_machine() -> None:
+    elsewhere = ["tcp://10.0.0.5:8786", "10.0.0.5:8786", "tcp://dask.example.org:8786", "ws://h:1"]
+    private = ["tls://10.0.0.5:8786", "tcp://127.0.0.1:8786", "tcp://localhost:1", "tcp://[::1]:1"]
+    for address in [*elsewhere, *private]:
+        assert dask_runner(None, address).address == address  # type: ignore[attr-defined]
+    for setting in (PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_SERVER_DATABASE_PASSWORD):
+        with temporary_settings({setting: "u:secret"}):
+            for address in elsewhere:
+                place = address.rpartition("/")[2]
+                wanted = rf"is {address}, .*: {setting.name} could .* tls://{place} \(docs"
+                with pytest.raises(SettingsError, match=wanted) as caught:
+                    dask_runner(None, address)
+                assert "secret" not in str(caught.value)
+            for address in private:
+                dask_runner(None, address)
+            dask_runner(2, elsewhere[0])
+    with (
+        temporary_settings({PREFECT_CLIENT_CUSTOM_HEADERS: {"Authorization": "x"}}),
+        pytest.raises(SettingsError, match="PREFECT_CLIENT_CUSTOM_HEADERS could"),
+    ):
+        dask_runner(None, elsewhere[0])
 
 
 def test_a_scheduler_that_does_not_answer_is_named(pool: Callable[[str], DaskPool]) -> None:

@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fer.errors import ConflictError, DetectorError, StoreError, UsageError
+from fer.errors import ConflictError, DetectorError, StoreError, UnavailableError, UsageError
 from fer.faces.pose import Pose
 from fer.inference import batch as batch_module
 from fer.inference.batch import run_batch
 from fer.inference.inputs import FolderInputs
+from fer.inference.outputs import FolderOutput, Output
 from fer.inference.recognizer import Recognizer
 from fer.inference.results import read_parts
 from fer.params import FacesParams
@@ -235,7 +236,7 @@ def test_an_input_that_goes_away_ends_the_run_and_keeps_what_is_done(
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes() + b" ")
     monkeypatch.setattr(batch_module, "open_inputs", lambda where: Vanishing(Path(where)))
-    with pytest.raises(StoreError, match="20 pictures in a row"):
+    with pytest.raises(UnavailableError, match="20 pictures in a row"):
         run_batch(folder, tmp_path / "out", model=model)
     assert len(recorded(tmp_path / "out")) == 30
 
@@ -300,6 +301,40 @@ def test_one_batch_at_a_time_writes_to_a_folder(model: Path, folder: Path, tmp_p
     finally:
         os.close(descriptor)
     assert run_batch(folder, out, model=model).analysed == 6
+
+
+class Unlocked(FolderOutput):
+    """An output that nothing locks, as a bucket is."""
+
+    only_writer = Output.only_writer
+
+
+def test_of_two_batches_without_a_lock_the_one_begun_last_goes_on(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encode: Encode
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+
+    def add(name: str) -> None:
+        (folder / name).write_bytes(encode(np.full((4, 4), len(name), np.uint8), "PNG"))
+
+    for number in range(12):
+        add(f"{number:02}.png")
+    monkeypatch.setattr(batch_module, "open_output", lambda where: Unlocked(Path(where)))
+    recognizer = Recognizer.load(model)
+    later = []
+
+    def begin_another(done: int, _: int) -> None:
+        """In the midst of the second part; the picture shifts the bounds of all that follow."""
+        if done == 6 and not later:
+            add("00-new.png")
+            later.append(run_batch(folder, out, model=recognizer, part_size=4))
+
+    with pytest.raises(ConflictError, match=r"Run .* has taken over file://.*/out"):
+        run_batch(folder, out, model=recognizer, part_size=4, progress=begin_another)
+    assert (later[0].analysed, later[0].skipped) == (9, 4)
+    assert recorded(out) == Counter({path.name: 1 for path in folder.iterdir()})
+    assert json.loads((out / "summary.json").read_text()) == later[0].as_dict()
 
 
 def test_a_full_disk_leaves_nothing_half_written(model: Path, folder: Path, tmp_path: Path) -> None:

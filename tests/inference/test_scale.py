@@ -12,7 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fer.errors import ConflictError, DetectorError, PackageError, StoreError, UsageError
+from fer.errors import (
+    ConflictError,
+    DetectorError,
+    PackageError,
+    UnavailableError,
+    UsageError,
+)
 from fer.inference.batch import BatchSummary, run_batch
 from fer.inference.results import read_parts
 from fer.inference.scale import HerePool, ShareJob, lost_share, run_share, run_shares
@@ -191,7 +197,7 @@ def test_shares_that_all_fail_end_the_run(
     for number in range(12, 40):
         (walls / f"{number}.png").write_bytes(encode(np.zeros((4, 4), np.uint8), "PNG"))
     pool = Watched(room=2, lost=tuple(range(40)))
-    with pytest.raises(StoreError, match=r"3 shares in a row .* because: lost"):
+    with pytest.raises(UnavailableError, match=r"3 shares in a row .* because: lost"):
         run_shares(walls, tmp_path / "out", pool=pool, model=model, share_bytes=8 * SMALLEST)
     assert pool.drained
     assert len(pool.given) == 4
