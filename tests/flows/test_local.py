@@ -348,7 +348,9 @@ def test_everything_for_real(photographs: Path, clean_environment: pytest.Monkey
         assert up(folder, "--restore", str(folder.with_name("backup"))).count("runs   ") == 5
         stack, plan = Stack(folder), Plan.of(folder)
         assert stack.ask(f"/flow_runs/{run['id']}")["name"] == "remembered"
-        assert stack.ask("/deployments/name/batch-inference/batch")["id"] == batch["id"]
+        again = stack.ask("/deployments/name/batch-inference/batch")
+        assert again["id"] == batch["id"]
+        assert [one["active"] for one in again["schedules"]] == [False]
         bucket = seaweed.client(
             stack.s3.endpoint, plan.s3_access_key, plan.s3_secret_key, attempts=3
         )
