@@ -23,6 +23,7 @@ from fer.registry.versions import Version
 from flows import artifacts, events
 from flows.data import FOLDER
 from flows.lineage import model_tags, tag_run
+from flows.redaction import redacted
 from flows.registration import again, register
 from flows.shares import is_shared
 from flows.states import completed
@@ -49,6 +50,7 @@ class Release:
 
 
 @flow(name="evaluate-and-register")
+@redacted
 def evaluate_and_register(
     project: Path = FOLDER,
     registry: str | None = None,
@@ -87,6 +89,7 @@ def evaluate_and_register(
 
 
 @flow(name="gate")
+@redacted
 def gate(
     model: Annotated[str, Field(min_length=1, max_length=500)],
     registry: Annotated[str, Field(min_length=1, max_length=2000)] | None = None,
@@ -131,6 +134,7 @@ def _finished(release: Release) -> Release:
     retry_condition_fn=again,
     timeout_seconds=3600,
 )
+@redacted
 def decide(
     version: Version,
     project: Path,
