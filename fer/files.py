@@ -15,11 +15,12 @@ _BLOCK = 1 << 20
 
 
 @contextmanager
-def atomic_paths(*targets: Path) -> Iterator[list[Path]]:
+def atomic_paths(*targets: Path, mode: int = 0o644) -> Iterator[list[Path]]:
     """Yield a temporary path beside each target; on success they replace the targets.
 
     Nothing is replaced before everything is written and on the disk: an error (a full disk, an
-    exception, ctrl-C) leaves every target as it was, and no temporary file.
+    exception, ctrl-C) leaves every target as it was, and no temporary file. Nobody else can read a
+    temporary file; a target has `mode` from its first moment.
     """
     with ExitStack() as cleaning:
         temporaries = []
@@ -35,19 +36,19 @@ def atomic_paths(*targets: Path) -> Iterator[list[Path]]:
             for temporary in temporaries:
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
-                temporary.chmod(0o644)
+                temporary.chmod(mode)
         for temporary, target in zip(temporaries, targets, strict=True):
             temporary.replace(target)
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, *, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success it replaces `target`.
 
     A reader sees the old file or the new one, never a part. On an error (a full disk, an
     exception, ctrl-C) the temporary file goes and `target` stays as it was.
     """
-    with atomic_paths(target) as (temporary,):
+    with atomic_paths(target, mode=mode) as (temporary,):
         yield temporary
 
 
@@ -79,15 +80,15 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_bytes(target: Path, data: bytes) -> None:
+def write_bytes(target: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` to `target`, whole or not at all."""
-    with atomic_path(target) as temporary:
+    with atomic_path(target, mode=mode) as temporary:
         temporary.write_bytes(data)
 
 
-def write_text(target: Path, text: str) -> None:
+def write_text(target: Path, text: str, *, mode: int = 0o644) -> None:
     """Write UTF-8 `text` to `target`, whole or not at all."""
-    write_bytes(target, text.encode())
+    write_bytes(target, text.encode(), mode=mode)
 
 
 def json_text(document: Any) -> str:
@@ -99,9 +100,9 @@ def json_text(document: Any) -> str:
     return json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-def write_json(target: Path, document: Any) -> None:
+def write_json(target: Path, document: Any, *, mode: int = 0o644) -> None:
     """Write `json_text(document)`, whole or not at all."""
-    write_text(target, json_text(document))
+    write_text(target, json_text(document), mode=mode)
 
 
 def sha256_of(path: Path) -> str:

@@ -30,14 +30,17 @@ def image(key: str, path: Path, description: str) -> None:
         link(key, path, description)
         return
     uri = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
-    create_image_artifact(image_url=uri, key=key, description=description)
+    create_image_artifact(image_url=uri, key=key, description=redactor()(description))
 
 
 def link(key: str, path: Path, description: str) -> None:
     """Link a file of the machine that ran the flow; nothing if it is absent."""
     if path.exists():
         create_link_artifact(
-            link=path.resolve().as_uri(), link_text=path.name, key=key, description=description
+            link=path.resolve().as_uri(),
+            link_text=path.name,
+            key=key,
+            description=redactor()(description),
         )
 
 
@@ -47,12 +50,13 @@ def table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None
         description += f" The first {_ROWS} of {len(rows)}."
     clean = redactor()
     shown = [{name: clean(str(value)) for name, value in row.items()} for row in list(rows)[:_ROWS]]
-    create_table_artifact(table=shown, key=key, description=description)
+    create_table_artifact(table=shown, key=key, description=clean(description))
 
 
 def markdown(key: str, text: str, description: str) -> None:
     """Show Markdown."""
-    create_markdown_artifact(markdown=redactor()(text), key=key, description=description)
+    clean = redactor()
+    create_markdown_artifact(markdown=clean(text), key=key, description=clean(description))
 
 
 def figures(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from flows import artifacts, events
 from flows.data import FOLDER
 from flows.lineage import made_from, model_tags, tag_run
 from flows.progress import Progress
+from flows.redaction import redacted
 from flows.shares import is_shared, share_out
 from flows.states import completed
 from flows.storage import storage_failed
@@ -29,6 +30,7 @@ Place = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 @flow(name="batch-inference")
+@redacted
 def batch_inference(
     input: Place | None = None,
     output: Place | None = None,
@@ -112,6 +114,7 @@ def batch_inference(
     retry_condition_fn=storage_failed,
     timeout_seconds=24 * 3600,
 )
+@redacted
 def analyse(
     *,
     input: str,
@@ -136,6 +139,7 @@ def analyse(
 
 
 @task(name="show summary", task_run_name="show summary")
+@redacted
 def show_summary(summary: BatchSummary, lineage: Mapping[str, Any]) -> None:
     """The run's figures, what its model was made from, and the pictures set aside."""
     document = summary.as_dict()

@@ -13,6 +13,7 @@ from prefect.tasks import exponential_backoff
 from fer.lineage import Lineage
 from flows import artifacts, events
 from flows.lineage import tag_run
+from flows.redaction import redacted
 from flows.stages import HOUR, dvc_stage, interrupted, transient
 
 FOLDER = Path(".")
@@ -45,6 +46,7 @@ prepare = dvc_stage.with_options(
 
 
 @flow(name="fetch-and-validate", validate_parameters=True)
+@redacted
 def fetch_and_validate(project: Path = FOLDER, force: bool = False) -> dict[str, str]:
     """Fetch FER2013, check it, clean it, split it.
 
@@ -75,6 +77,7 @@ def fetch_and_validate(project: Path = FOLDER, force: bool = False) -> dict[str,
 
 
 @task(name="show validation", task_run_name="show validation")
+@redacted
 def show_validation(folder: Path) -> None:
     """The gate's findings as a table, and a link to the Data Docs."""
     document = _read(folder / "validation.json")
@@ -90,6 +93,7 @@ def show_validation(folder: Path) -> None:
 
 
 @task(name="show cleaning", task_run_name="show cleaning")
+@redacted
 def show_cleaning(report: Path) -> None:
     """What cleaning left out, as a table."""
     document = _read(report)

@@ -22,6 +22,7 @@ from fer.params import Params
 from fer.registry.registry import Registry
 from fer.registry.versions import Version
 from fer.settings import settings
+from flows.redaction import redacted
 from flows.shares import DaskPool, dask_runner
 from flows.storage import storage_failed
 
@@ -35,6 +36,7 @@ from flows.storage import storage_failed
     retry_condition_fn=storage_failed,
     cache_policy=NO_CACHE,
 )
+@redacted
 def classify(share: ImageShare, number: int) -> NDArray[np.float32]:
     """Classify some of the test images with one model, in a worker."""
     return classify_share(share)
@@ -82,6 +84,7 @@ def judge_shared(
 
 
 @flow(name="judge-models", timeout_seconds=3600)
+@redacted
 def judge_models(
     models: list[str], digests: list[str], faces: Path, registry: str | None
 ) -> list[NDArray[np.float32]]:

@@ -20,6 +20,7 @@ from flows import artifacts, events
 from flows.batch import Place
 from flows.data import FOLDER
 from flows.lineage import tag_run
+from flows.redaction import redacted
 from flows.states import completed
 from flows.storage import storage_failed
 
@@ -27,6 +28,7 @@ _STATES = {DRIFT: "Drift", STEADY: "Steady"}
 
 
 @flow(name="monitor")
+@redacted
 def monitor(
     results: Place | None = None,
     model: Annotated[str, Field(min_length=1, max_length=500)] | None = None,
@@ -82,6 +84,7 @@ def monitor(
     retry_condition_fn=storage_failed,
     timeout_seconds=3600,
 )
+@redacted
 def compare(
     *,
     results: str,
@@ -96,6 +99,7 @@ def compare(
 
 
 @task(name="show drift", task_run_name="show drift")
+@redacted
 def show_drift(found: Drift) -> None:
     """The drift table, and both windows drawn."""
     comparison = found.comparison

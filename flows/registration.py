@@ -14,6 +14,7 @@ from fer.errors import ConflictError, UnavailableError
 from fer.registry.registry import Registry
 from fer.registry.versions import Version
 from flows import events
+from flows.redaction import redacted
 from flows.stages import HOUR, WAIT_SECONDS
 from flows.writer import writer
 
@@ -31,6 +32,7 @@ def again(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     retry_delay_seconds=[5, 30, 120],
     retry_condition_fn=again,
 )
+@redacted
 def register(project: Path, registry: str | None, note: str, gate: events.Gate = "here") -> Version:
     """Upload models/package and commit it as a version.
 

@@ -26,6 +26,7 @@ from fer.registry.versions import Version
 from flows import artifacts, events
 from flows.data import FOLDER
 from flows.lineage import PREPARED, model_tags, tag_run
+from flows.redaction import redacted
 from flows.registration import again, register
 from flows.shares import is_shared
 from flows.stages import HOUR, WAIT_SECONDS
@@ -57,6 +58,7 @@ class Release:
 
 
 @flow(name="evaluate-and-register")
+@redacted
 def evaluate_and_register(
     project: Path = FOLDER,
     registry: str | None = None,
@@ -95,6 +97,7 @@ def evaluate_and_register(
 
 
 @flow(name="gate")
+@redacted
 def gate(
     model: Annotated[str, Field(min_length=1, max_length=500)],
     registry: Annotated[str, Field(min_length=1, max_length=2000)] | None = None,
@@ -146,6 +149,7 @@ def _finished(release: Release) -> Release:
     retry_delay_seconds=[5, 30, 120],
     retry_condition_fn=again,
 )
+@redacted
 def decide(
     version: Version,
     project: Path,

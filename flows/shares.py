@@ -26,6 +26,7 @@ from fer.inference.shares import Share
 from fer.params import FacesParams
 from fer.settings import settings
 from flows.progress import Progress
+from flows.redaction import redacted
 from flows.storage import may_pass, storage_failed
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class ShareError(WorkflowError):
     retry_condition_fn=storage_failed,
     cache_policy=NO_CACHE,
 )
+@redacted
 def analyse_share(job: dict[str, Any], share: bytes, number: int) -> dict[str, Any]:
     """Analyse one share of the pictures in a worker, and write it as one results file."""
     return run_share(ShareJob(**job), Share.unpack(share)).as_dict()
@@ -102,6 +104,7 @@ def share_out(
 
 
 @flow(name="batch-shares", timeout_seconds=24 * 3600)
+@redacted
 def batch_shares(
     input: str,
     output: str,

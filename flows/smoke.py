@@ -14,12 +14,14 @@ from fer.expressions import Expression
 from flows.batch import MODEL, Place, analyse, faces_params
 from flows.data import FOLDER
 from flows.lineage import tag_run
+from flows.redaction import redacted
 from flows.states import completed
 
 _SEED = 11
 
 
 @flow(name="batch-smoke", timeout_seconds=3600)
+@redacted
 def batch_smoke(
     model: Annotated[str, Field(min_length=1, max_length=500)] = MODEL,
     registry: Place | None = None,
@@ -60,6 +62,7 @@ def batch_smoke(
 
 
 @task(name="draw", task_run_name="draw")
+@redacted
 def draw(folder: Path) -> int:
     """One drawn picture for each expression, the same at each run; how many."""
     import cv2

@@ -28,7 +28,7 @@ from prefect.utilities.timeout import timeout
 
 from fer import lockfile
 from fer.errors import WorkflowError
-from flows.redaction import redactor
+from flows.redaction import redacted, redactor
 from flows.writer import GPU_LIMIT, LIMIT, Log, dvc_root, slot, writer
 
 GUARD = Path(__file__).with_name("guard.py")
@@ -279,6 +279,7 @@ def _error(state: State[Any]) -> object:
 
 
 @task
+@redacted
 def dvc_stage(
     stage: str,
     project: Path,

@@ -14,6 +14,7 @@ from fer.registry.registry import Registry
 from flows import artifacts
 from flows.data import FOLDER, fetch_and_validate
 from flows.lineage import tag_run
+from flows.redaction import redacted
 from flows.registration import register
 from flows.stages import HOUR, dvc_stage, interrupted
 
@@ -46,6 +47,7 @@ package = dvc_stage.with_options(
 
 
 @flow(name="train")
+@redacted
 def train(
     project: Path = FOLDER,
     check_data: bool = True,
@@ -88,6 +90,7 @@ def train(
 
 
 @task(name="show training", task_run_name="show training")
+@redacted
 def show_training(project: Path) -> None:
     """The learning curves."""
     artifacts.image(
@@ -98,6 +101,7 @@ def show_training(project: Path) -> None:
 
 
 @task(name="show evaluation", task_run_name="show evaluation")
+@redacted
 def show_evaluation(project: Path) -> None:
     """The confusion matrix, the figures, and what they were made from."""
     folder = project / "reports" / "evaluation"

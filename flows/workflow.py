@@ -9,11 +9,13 @@ from prefect import flow
 
 from flows.batch import batch_inference
 from flows.data import fetch_and_validate
+from flows.redaction import redacted
 from flows.release import evaluate_and_register
 from flows.training import train
 
 
 @flow(name="workflow")
+@redacted
 def run_workflow(project: Path, registry: str, input: str, output: str) -> dict[str, Any]:
     """Fetch, validate, prepare, train, evaluate, package, register, pull, recognise.
 

@@ -53,6 +53,16 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", one).strip().lower().replace(" ", "-") for one in headings}
 
 
+def test_what_operations_says_to_change_is_there(checkout: Path) -> None:
+    from flows import automations
+
+    text = (checkout / "docs" / "operations.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"### Changing them\n(.*?)\n## ", text, re.DOTALL)
+    names = set(re.findall(r"`(?!PREFECT_)([A-Z_]+)`", section))
+    assert {name for name in names if not hasattr(automations, name)} == set()
+    assert "MOST_TRIES" in names
+
+
 def test_the_lock_names_no_index(checkout: Path) -> None:
     lock = (checkout / "constraints.txt").read_text(encoding="utf-8")
     assert "://" not in lock

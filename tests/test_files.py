@@ -33,6 +33,22 @@ from fer.files import (
 )
 
 
+def test_what_only_its_owner_may_read_is_so_from_its_first_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[int] = []
+    replace = Path.replace
+
+    def noting(self: Path, target: Path) -> Path:
+        modes.append(self.stat().st_mode & 0o777)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", noting)
+    write_json(tmp_path / "secret", {}, mode=0o600)
+    write_json(tmp_path / "public", {})
+    assert modes == [0o600, 0o644]
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 

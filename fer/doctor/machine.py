@@ -18,6 +18,7 @@ from fer.settings import settings
 DISTRIBUTION: Final = "fer-workflow"
 _LITTLE_SPACE: Final = 2e9
 _GPU_SECONDS: Final = 180
+_NONE: Final = {"", "-1", "none", "NoDevFiles"}  # ways to say that no card is to be used
 _ASK_TENSORFLOW: Final = (
     "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
 )
@@ -81,22 +82,23 @@ def disk() -> list[Finding]:
 
 def gpu() -> list[Finding]:
     """The GPUs of the machine, and whether training will use them."""
-    program = shutil.which("nvidia-smi")
-    cards: list[str] = []
-    if program:
-        done = subprocess.run(
-            [program, "--query-gpu=name", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        cards = done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+    cards = _cards()
+    cpu = f"training and inference use {os.cpu_count()} CPU cores"
     if not cards:
-        count = os.cpu_count()
-        return [Finding("gpu", "ok", f"none; training and inference use {count} CPU cores")]
+        return [Finding("gpu", "ok", f"none; {cpu}")]
+    names = ", ".join(name for name, _ in cards)
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    wanted = _visible(chosen, [uuid for _, uuid in cards])
+    if wanted == 0:
+        text = f"{names}; CUDA_VISIBLE_DEVICES={chosen} leaves none of them: {cpu}"
+        if chosen in _NONE:
+            return [Finding("gpu", "ok", text)]
+        advice = f"Name cards from 0 to {len(cards) - 1}, or unset CUDA_VISIBLE_DEVICES."
+        return [Finding("gpu", "failed", text, advice)]
+    if wanted < len(cards):
+        names += f"; CUDA_VISIBLE_DEVICES={chosen} leaves {wanted}"
     if not _installed("tensorflow", "tensorflow-cpu"):
-        return [Finding("gpu", "ok", f"{', '.join(cards)}; TensorFlow is not installed here")]
+        return [Finding("gpu", "ok", f"{names}; TensorFlow is not installed here")]
     done = subprocess.run(
         [sys.executable, "-c", _ASK_TENSORFLOW],
         capture_output=True,
@@ -105,17 +107,56 @@ def gpu() -> list[Finding]:
         check=False,
     )
     seen = done.stdout.strip() or "0"
-    if seen == str(len(cards)):
-        return [Finding("gpu", "ok", f"{', '.join(cards)}; TensorFlow sees {seen}")]
+    if seen == str(wanted):
+        return [Finding("gpu", "ok", f"{names}; TensorFlow sees {seen}")]
     return [
         Finding(
             "gpu",
             "failed",
-            f"{', '.join(cards)}; TensorFlow sees {seen}",
+            f"{names}; TensorFlow sees {seen}",
             "Install its CUDA libraries: pip install -c constraints.txt '.[train,gpu]' in a fresh "
             "environment; check CUDA_VISIBLE_DEVICES.",
         )
     ]
+
+
+def _cards() -> list[tuple[str, str]]:
+    """Name and UUID of each card that the driver knows."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    done = subprocess.run(
+        [program, "--query-gpu=name,uuid", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if done.returncode:
+        return []
+    lines = (line.rpartition(",") for line in done.stdout.splitlines() if line.strip())
+    return [(name.strip(), uuid.strip()) for name, _, uuid in lines]
+
+
+def _visible(chosen: str | None, uuids: list[str]) -> int:
+    """How many of the cards CUDA_VISIBLE_DEVICES leaves to a program.
+
+    It names them by number or by the beginning of a UUID, and CUDA ignores what follows the first
+    that is not there. A part of a card (MIG) is one device, and is not looked up.
+    """
+    if chosen is None:
+        return len(uuids)
+    count = 0
+    for entry in map(str.strip, chosen.split(",")):
+        known = (
+            int(entry) < len(uuids)
+            if entry.isdecimal()
+            else bool(entry) and any(uuid.startswith(entry) for uuid in uuids)
+        )
+        if not known and not entry.startswith("MIG-"):
+            break
+        count += 1
+    return count
 
 
 def inference() -> list[Finding]:

@@ -57,6 +57,7 @@ class Postgres:
             [*become, programs / "postgres", "-D", self.data, *options],
             _environment(),
             gentle=signal.SIGINT,  # end now, and write everything down
+            ports=[self.port],
         )
         self.processes.wait(NAME, lambda: self._asked(programs, "SELECT 1") == "1", _SECONDS)
         if DATABASE not in (self._asked(programs, "SELECT datname FROM pg_database") or "").split():

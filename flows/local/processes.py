@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -17,9 +17,11 @@ import psutil
 
 from fer.errors import WorkflowError
 from fer.files import write_json
+from flows.local.ports import is_free
 
 _SAME_START: Final = 1.0  # s; a process of this number that started at another time is another one
 _LAST_WORDS: Final = 1500
+_PORT_SECONDS: Final = 5.0  # a process that was killed may keep its ports for a moment
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class Processes:
         """Whether the process of this name runs."""
         return any(one.name == name and one.alive() for one in self.known())
 
+    def started(self, name: str) -> float:
+        """When the process of this name started, in seconds since 1970; a second may be missing."""
+        return next(one.started for one in self.known() if one.name == name)
+
     def memory(self, name: str) -> float:
         """Megabytes that the process of this name and those it started hold, shared ones once."""
         total = 0
@@ -89,6 +95,7 @@ class Processes:
         *,
         cwd: Path | None = None,
         gentle: int = signal.SIGTERM,
+        ports: Collection[int] = (),
     ) -> None:
         """Start a process, unless it runs.
 
@@ -98,12 +105,14 @@ class Processes:
             environment: all of it.
             cwd: its working folder; this object's own where None.
             gentle: the signal that asks it to end.
+            ports: that it will listen on. Somebody else who did would be taken for it.
 
         Raises:
-            WorkflowError: the program cannot be started.
+            WorkflowError: the program cannot be started, or a port is taken.
         """
         if self.alive(name):
             return
+        _need_free(name, ports)
         logs = self.folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / f"{name}.log").open("ab") as log:
@@ -131,13 +140,22 @@ class Processes:
         """
         end = time.monotonic() + seconds
         while not ready():
-            if not self.alive(name):
-                raise WorkflowError(f"{name} ended. It said:\n{self.last_words(name)}")
+            self.need(name)
             if time.monotonic() > end:
                 raise WorkflowError(
                     f"{name} is not ready after {seconds:.0f} s. It said:\n{self.last_words(name)}"
                 )
             time.sleep(0.2)
+        self.need(name)
+
+    def need(self, name: str) -> None:
+        """Do nothing while a process runs.
+
+        Raises:
+            WorkflowError: it ended; with its last words.
+        """
+        if not self.alive(name):
+            raise WorkflowError(f"{name} ended. It said:\n{self.last_words(name)}")
 
     def last_words(self, name: str) -> str:
         """The end of a process's log."""
@@ -172,6 +190,17 @@ class Processes:
             write_json(self._state, [asdict(one) for one in processes])
         else:
             self._state.unlink(missing_ok=True)
+
+
+def _need_free(name: str, ports: Collection[int]) -> None:
+    end = time.monotonic() + _PORT_SECONDS
+    while taken := [port for port in ports if not is_free(port)]:
+        if time.monotonic() > end:
+            raise WorkflowError(
+                f"{name} cannot be started: something else listens on port {taken[0]}. Find it "
+                f"with `ss -ltnp sport = :{taken[0]}`, and stop it."
+            )
+        time.sleep(0.1)
 
 
 def _end_group(process: Process) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ class Seaweed:
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
             "FER_S3_ENDPOINT": self.endpoint,
         }
 
@@ -58,7 +60,10 @@ class Seaweed:
         data = self.processes.folder / "s3"
         data.mkdir(parents=True, exist_ok=True)
         self.processes.start(
-            NAME, command(data, self.ports), os.environ | memory() | self.environment()
+            NAME,
+            command(data, self.ports),
+            no_cloud(os.environ) | memory() | self.environment(),
+            ports=[port + more for port in self.ports for more in (0, 10_000)],
         )
         asking = client(self.endpoint, self.access_key, self.secret_key, attempts=1)
         self.processes.wait(NAME, lambda: _answers(asking, bucket), _SECONDS)
@@ -82,6 +87,14 @@ def client(endpoint: str, access_key: str, secret_key: str, *, attempts: int) ->
             retries={"mode": "standard", "max_attempts": attempts},
         ),
     )
+
+
+def no_cloud(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what it says of another S3: a session's token, a profile, an address.
+
+    With the keys of this server they would be refused, or would lead elsewhere.
+    """
+    return {name: value for name, value in environment.items() if not name.startswith("AWS_")}
 
 
 def program() -> str | None:

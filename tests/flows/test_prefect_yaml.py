@@ -55,7 +55,10 @@ def test_one_run_at_a_time(deployment: dict[str, Any]) -> None:
         assert deployment["concurrency_limit"]["limit"] == 1
 
 
-@pytest.mark.parametrize("name", ["batch", "monitor"])
-def test_what_runs_by_itself_is_scheduled(name: str) -> None:
+@pytest.mark.parametrize("name", ["data", "batch", "monitor"])
+def test_what_runs_by_itself_is_scheduled_and_may_stay_paused(name: str) -> None:
+    """With `active` every deployment would start again what an operator has paused."""
     found = next(one for one in DEPLOYMENTS if one["name"] == name)
-    assert [schedule["active"] for schedule in found["schedules"]] == [True]
+    (schedule,) = found["schedules"]
+    assert "active" not in schedule
+    assert schedule["slug"], "without one it is made anew, and so active, at each deployment"

@@ -277,6 +277,28 @@ def test_deployed_scheduled_and_cancelled(
         assert len({one["id"] for one in kept[kind]}) == len(kept[kind])
 
 
+def test_a_schedule_that_was_paused_stays_so(prefect: Prefect, deployed: str) -> None:
+    schedule = ("prefect", "--no-prompt", "deployment", "schedule")
+
+    def active() -> dict[str, list[bool]]:
+        found = {one["name"]: one["schedules"] for one in prefect.every("deployments")}
+        return {name: [one["active"] for one in found[name]] for name in ("data", "monitor")}
+
+    assert active() == {"data": [True], "monitor": [True]}, "a new one is active"
+    try:
+        prefect.command(*schedule, "pause", "--all")
+        prefect.command("flows.deploy")
+        assert active() == {"data": [False], "monitor": [False]}
+    finally:
+        prefect.command(*schedule, "resume", "--all")
+    assert active() == {"data": [True], "monitor": [True]}
+    # One made by hand has no slug, and is replaced: docs/operations.md.
+    prefect.command(*schedule, "create", "monitor/monitor", "--cron", "0 0 1 1 *")
+    assert active()["monitor"] == [True, True]
+    prefect.command("flows.deploy")
+    assert active()["monitor"] == [True]
+
+
 def test_a_parameter_out_of_range_starts_nothing(prefect: Prefect, deployed: str) -> None:
     # A name that the flow does not have passes here, and fails the run before it begins.
     for wrong in ({"part_size": 0}, {"share_mb": "many"}):
