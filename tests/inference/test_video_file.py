@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 
 import clips
+import h264
 import numpy as np
 import pytest
 
@@ -138,3 +140,38 @@ def test_what_is_no_video_is_named(tmp_path: Path, numbered: list[np.ndarray]) -
         assert caught.value.exit_code == 2
     with pytest.raises(VideoError, match="Copy it to a disk"):
         VideoFile("s3://bucket/a.mp4")
+
+
+GREYS = [8 * number + 4 for number in range(30)]
+STEPS = pytest.approx([one / 25 for one in range(30)])
+
+
+@pytest.mark.parametrize("reorder", [False, True])
+@pytest.mark.parametrize(
+    ("begin", "count"),
+    [(0, 30), (5, 10), (12, 12), (17, 6), (23, 7), (5.4, 9)],  # from a key frame at 0, 12, 24
+)
+def test_of_a_clip_cut_without_encoding_what_is_shown(
+    tmp_path: Path, begin: float, count: int, reorder: bool
+) -> None:
+    pictures = h264.samples(GREYS, reorder=reorder)
+    start = round((begin + reorder) * 512)  # frames out of order make all come one later
+    path = h264.write_mp4(
+        tmp_path / "a.mp4", pictures, edits=[(count * 512, start)], reorder=int(reorder)
+    )
+    first = math.ceil(begin)
+    with VideoFile(path) as video:
+        assert list(video.times) == pytest.approx([one / 25 for one in range(count)])
+        assert levels(video, video.choose()) == list(range(first, first + count))
+        assert video.info.declared == count
+        assert video.info.duration == pytest.approx(count / 25)
+
+
+def test_of_a_clip_cut_at_a_variable_frame_rate_what_is_shown(tmp_path: Path) -> None:
+    durations = [512] * 10 + [2000] * 10 + [300] * 10
+    pictures = h264.samples(GREYS, every=30)
+    path = h264.write_mp4(tmp_path / "a.mp4", pictures, durations, [(40000, 7 * 512)])
+    times = np.cumsum([0, *durations[7:-1]]) / h264.TICKS
+    with VideoFile(path) as video:
+        assert list(video.times) == pytest.approx(times)
+        assert levels(video, video.choose()) == list(range(7, 30))
