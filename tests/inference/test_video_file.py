@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from pathlib import Path
 
 import clips
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from fer.errors import UsageError, VideoError
+from fer.inference.packets import _completed
 from fer.inference.video_file import VideoFile
 
 
@@ -144,6 +146,34 @@ def test_what_is_no_video_is_named(tmp_path: Path, numbered: list[np.ndarray]) -
 
 GREYS = [8 * number + 4 for number in range(30)]
 STEPS = pytest.approx([one / 25 for one in range(30)])
+
+
+@pytest.mark.parametrize("reorder", [False, True])
+@pytest.mark.parametrize("damaged", [[0], [9], [9, 20], [19, 20, 21], list(range(4, 9))])
+def test_packets_that_cannot_be_read_cost_themselves_alone(
+    tmp_path: Path, damaged: list[int], reorder: bool
+) -> None:
+    pictures = h264.samples(GREYS, every=30, reorder=reorder)
+    if damaged == [0]:  # the other pictures need a key frame
+        pictures = h264.samples(GREYS, every=1)
+    path = h264.write_mp4(tmp_path / "a.mp4", pictures, reorder=int(reorder))
+    data = bytearray(path.read_bytes())
+    for place in damaged:
+        start = data.index(pictures[place].unit) - 4
+        data[start : start + 4] = b"\xa5" * 4  # the size of what follows
+    path.write_bytes(data)
+    lost = {pictures[place].shown for place in damaged}
+    with VideoFile(path) as video:
+        assert video.info.frames == video.info.declared == 30
+        assert list(video.times) == STEPS
+        assert levels(video, video.choose()) == [-1 if one in lost else one for one in range(30)]
+
+
+def test_packets_that_cannot_be_read_get_times_where_there_is_room() -> None:
+    times = [one / 10 for one in range(40) if one not in {7, 8, 30}]
+    times[20], times[21] = times[21], times[20]  # as read
+    whole = _completed(array("d", times), array("q", [7, 7, 28]))
+    assert whole.tolist() == pytest.approx([one / 10 for one in range(40)])
 
 
 @pytest.mark.parametrize("reorder", [False, True])
