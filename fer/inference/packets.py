@@ -14,7 +14,7 @@ from fer.inference.mp4_boxes import edit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RETRIES = 3
+RETRIES = 300
 """Reads that may fail in a row before the rest counts as lost."""
 
 SAME = 1e-6

@@ -176,6 +176,17 @@ def test_packets_that_cannot_be_read_get_times_where_there_is_room() -> None:
     assert whole.tolist() == pytest.approx([one / 10 for one in range(40)])
 
 
+@pytest.mark.parametrize("count", [3, 4, 6, 40])
+def test_a_stretch_that_cannot_be_decoded_costs_itself_alone(tmp_path: Path, count: int) -> None:
+    frames = [np.full((48, 64, 3), 8 * (one % 30) + 4, np.uint8) for one in range(200)]
+    path = clips.write(tmp_path / "a.avi", frames, 10, "MJPG")
+    for place in range(50, 50 + count):
+        clips.blank_frame(path, place)
+    with VideoFile(path) as video:
+        expected = [-1 if 50 <= one < 50 + count else one % 30 for one in range(200)]
+        assert levels(video, video.choose()) == expected
+
+
 @pytest.mark.parametrize("reorder", [False, True])
 @pytest.mark.parametrize(
     ("begin", "count"),
