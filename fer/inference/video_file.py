@@ -90,6 +90,8 @@ class VideoFile:
         # Some containers have no times that tell frames apart; those are counted.
         self._timed = all(one < other for one, other in pairwise(self.times))
         self._open()
+        if self._late():
+            self._timed = False
         self.info = self._measure()
 
     def __enter__(self) -> Self:
@@ -211,6 +213,21 @@ class VideoFile:
             return before + 1
         time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         return max(before, bisect_left(self.times, time + SAME) - 1)
+
+    def _late(self) -> bool:
+        """Whether the decoder's times lag behind: an AVI states when frames are sent, not shown.
+
+        With frames out of order the first that is shown then has the time of the packet that let
+        it go, which is not the first.
+        """
+        import cv2
+
+        with self.path.open("rb") as file:
+            if file.read(12)[8:] != b"AVI ":
+                return False
+        late = self._capture.grab() and self._capture.get(cv2.CAP_PROP_POS_MSEC) > SAME * 1000
+        self._open()
+        return bool(late)
 
     def _open(self) -> None:
         self.close()

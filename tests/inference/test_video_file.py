@@ -188,6 +188,17 @@ def test_a_stretch_that_cannot_be_decoded_costs_itself_alone(tmp_path: Path, cou
 
 
 @pytest.mark.parametrize("reorder", [False, True])
+def test_an_avi_with_frames_out_of_order(tmp_path: Path, reorder: bool) -> None:
+    pictures = h264.samples(GREYS, every=30, reorder=reorder)
+    path = h264.write_avi(tmp_path / "a.avi", pictures, reorder=int(reorder))
+    with VideoFile(path) as video:
+        assert list(video.times) == STEPS
+        assert levels(video, video.choose()) == list(range(30))
+    with VideoFile(path) as video:
+        assert levels(video, np.array([11, 12, 29])) == [11, 12, 29]
+
+
+@pytest.mark.parametrize("reorder", [False, True])
 @pytest.mark.parametrize(
     ("begin", "count"),
     [(0, 30), (5, 10), (12, 12), (17, 6), (23, 7), (5.4, 9)],  # from a key frame at 0, 12, 24
