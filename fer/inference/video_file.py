@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from fer.errors import UsageError, VideoError
-from fer.inference.no_video import refuse, why_not
+from fer.inference.no_video import is_sound, refuse, why_not
 from fer.inference.packets import RETRIES, SAME, open_capture, packet_times
 from fer.inference.packets import quiet as quiet
 
@@ -85,13 +85,16 @@ class VideoFile:
         self._capture: Any = None
         refuse(self.path)
         self.times, self._shown = packet_times(self.path)
-        if not self.times:
+        if not self.times or (len(self.times) == 1 and is_sound(self.path)):  # with a cover
             raise VideoError(why_not(self.path))
         # Some containers have no times that tell frames apart; those are counted.
         self._timed = all(one < other for one, other in pairwise(self.times))
         self._open()
         if self._late():
             self._timed = False
+        if len(self.times) > 1 and self.times[-1] == self.times[0]:  # a bare stream, without times
+            rate = self._rate()
+            self.times = array("d", (index / rate for index in range(len(self.times))))
         self.info = self._measure()
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ from array import array
 from pathlib import Path
 
 import clips
+import cv2
 import h264
 import numpy as np
 import pytest
@@ -227,3 +228,26 @@ def test_of_a_clip_cut_at_a_variable_frame_rate_what_is_shown(tmp_path: Path) ->
     with VideoFile(path) as video:
         assert list(video.times) == pytest.approx(times)
         assert levels(video, video.choose()) == list(range(7, 30))
+
+
+@pytest.mark.parametrize("reorder", [False, True])
+def test_a_stream_without_a_container(tmp_path: Path, reorder: bool) -> None:
+    pictures = h264.samples(GREYS, reorder=reorder)
+    path = h264.write_raw(tmp_path / "a.h264", pictures, reorder=int(reorder))
+    with VideoFile(path) as video:
+        assert list(video.times) == STEPS
+        assert (video.info.fps, video.info.duration) == pytest.approx((25, 1.2))
+        assert levels(video, video.choose(0.4)) == list(range(10, 30))
+
+
+def test_music_with_a_cover_is_no_video(tmp_path: Path) -> None:
+    encoded, jpeg = cv2.imencode(".jpg", np.full((64, 64, 3), 90, np.uint8))
+    assert encoded
+    picture = b"\0image/jpeg\0\3\0" + jpeg.tobytes()
+    frame = b"APIC" + struct.pack(">I", len(picture)) + b"\0\0" + picture
+    size = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
+    silence = (b"\xff\xfb\x90\x00" + bytes(413)) * 40  # MPEG-1 layer III, 128 kbit/s
+    path = tmp_path / "a.mp3"
+    path.write_bytes(b"ID3\3\0\0" + size + frame + silence)
+    with pytest.raises(VideoError, match="sound but no video"):
+        VideoFile(path)
