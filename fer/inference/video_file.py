@@ -84,6 +84,7 @@ class VideoFile:
         self.path = Path(path).expanduser()
         self._capture: Any = None
         refuse(self.path)
+        self._stat = self.path.stat()
         self.times, self._shown = packet_times(self.path)
         if not self.times or (len(self.times) == 1 and is_sound(self.path)):  # with a cover
             raise VideoError(why_not(self.path))
@@ -120,9 +121,16 @@ class VideoFile:
 
     @property
     def etag(self) -> str:
-        """Which content the file has: size and time of change, in hex."""
-        stat = self.path.stat()
-        return f"{stat.st_size:x}-{stat.st_mtime_ns:x}"
+        """Which content the file had when it was opened: size and time of change, in hex."""
+        return f"{self._stat.st_size:x}-{self._stat.st_mtime_ns:x}"
+
+    def changed(self) -> bool:
+        """Whether the file is another one by now, or gone."""
+        try:
+            now = self.path.stat()
+        except OSError:
+            return True
+        return (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns)
 
     def choose(
         self, start: float | None = None, end: float | None = None, fps: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
 from array import array
 from pathlib import Path
@@ -251,3 +252,15 @@ def test_music_with_a_cover_is_no_video(tmp_path: Path) -> None:
     path.write_bytes(b"ID3\3\0\0" + size + frame + silence)
     with pytest.raises(VideoError, match="sound but no video"):
         VideoFile(path)
+
+
+def test_the_etag_is_that_of_the_file_as_opened(tmp_path: Path, numbered: list[np.ndarray]) -> None:
+    path = clips.write(tmp_path / "a.avi", numbered, 25, "MJPG")
+    with VideoFile(path) as video:
+        etag = video.etag
+        assert not video.changed()
+        os.utime(path, (1, 1))
+        assert video.changed()
+        path.unlink()
+        assert video.changed()
+        assert video.etag == etag
