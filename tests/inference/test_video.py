@@ -253,6 +253,18 @@ def test_a_file_that_changes_meanwhile_is_one_file_in_the_results_and_a_warning(
         )
 
 
+def test_a_person_keeps_the_number_in_a_time_lapse(recognizer: Recognizer, tmp_path: Path) -> None:
+    frames = []
+    for number in range(8):
+        frame = clips.wall(440, 240)
+        clips.paste(frame, clips.person(2), 20 + number, 0)
+        frames.append(frame)
+    path = clips.write(tmp_path / "a.mp4", frames, 0.5)
+    summary = analyze_video(path, recognizer, tmp_path / "a.parquet")
+    assert [row["track"] for row in rows(summary)] == [0] * 8
+    assert summary.tracks == 1
+
+
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["video", *(str(one) for one in arguments)])
 
