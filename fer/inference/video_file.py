@@ -196,6 +196,8 @@ class VideoFile:
 
     def _near(self, index: int, here: int) -> int:
         """Jump to shortly before a frame that is far ahead; the index that was reached."""
+        if not self._timed:
+            return here
         since = self.times[here] if here >= 0 else 0.0
         if self.times[index] - since < _SEEK_FROM:
             return here

@@ -254,6 +254,22 @@ def test_music_with_a_cover_is_no_video(tmp_path: Path) -> None:
         VideoFile(path)
 
 
+def test_frames_that_share_a_time_are_reached_without_beginning_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [np.full((48, 64, 3), 8 * (one % 30) + 4, np.uint8) for one in range(600)]
+    path = clips.write(tmp_path / "a.mp4", frames, 10)
+    clips.set_durations(path, [1536] * 300 + [0] + [1536] * 299)
+    opened = []
+    again = VideoFile._open
+    monkeypatch.setattr(VideoFile, "_open", lambda self: (opened.append(1), again(self)))
+    with VideoFile(path) as video:
+        assert video.times[300] == video.times[301]
+        wanted = np.arange(0, 600, 110)
+        assert levels(video, wanted) == [one % 30 for one in wanted]
+    assert len(opened) == 1
+
+
 def test_the_etag_is_that_of_the_file_as_opened(tmp_path: Path, numbered: list[np.ndarray]) -> None:
     path = clips.write(tmp_path / "a.avi", numbered, 25, "MJPG")
     with VideoFile(path) as video:
