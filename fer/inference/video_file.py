@@ -161,8 +161,10 @@ class VideoFile:
         low, high = np.searchsorted(times, [first - 1e-9, last - 1e-9])
         chosen = np.arange(low, high, dtype=np.int64)
         if fps is not None and len(chosen):
-            # A frame a hair before its place on the grid belongs there, not a frame later.
-            slots = np.floor((times[chosen] - first) * fps + 1e-3).astype(np.int64)
+            # A frame a hair before its place on the grid belongs there, not a frame later: the
+            # times of Matroska are rounded to milliseconds.
+            hair = max(1e-3, 6e-4 * fps)
+            slots = np.floor((times[chosen] - first) * fps + hair).astype(np.int64)
             chosen = chosen[np.concatenate([[True], np.diff(slots) > 0])]
         if not len(chosen):
             raise UsageError(

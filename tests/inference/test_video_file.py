@@ -270,6 +270,15 @@ def test_frames_that_share_a_time_are_reached_without_beginning_anew(
     assert len(opened) == 1
 
 
+def test_a_rate_where_times_are_rounded_to_milliseconds(
+    tmp_path: Path, numbered: list[np.ndarray]
+) -> None:
+    with VideoFile(clips.write(tmp_path / "a.mkv", numbered, 30, "FFV1")) as video:
+        assert video.times[2] == 0.067
+        for rate in (15, 10, 6):
+            assert video.choose(fps=rate).tolist() == list(range(0, 30, 30 // rate))
+
+
 def test_the_etag_is_that_of_the_file_as_opened(tmp_path: Path, numbered: list[np.ndarray]) -> None:
     path = clips.write(tmp_path / "a.avi", numbered, 25, "MJPG")
     with VideoFile(path) as video:
