@@ -134,6 +134,11 @@ def analyze_video(
             with results.only_writer():
                 run.go(results, progress)
             summary.resumed = run.resumed
+            if video.changed():
+                summary.warnings.append(
+                    f"{path} was changed or moved while it was analysed. If its content is another "
+                    "one now, analyse it again."
+                )
     counts = results.counts()
     summary.frames, summary.faces, summary.carried = counts.frames, counts.faces, counts.carried
     summary.tracks, summary.without_face = counts.tracks, counts.without_face

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from fer.errors import UsageError, VideoError
+from fer.inference.no_video import is_sound, refuse, why_not
+from fer.inference.packets import RETRIES, SAME, open_capture, packet_times
+from fer.inference.packets import quiet as quiet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SEEK_BACK = 2.0  # s: a seek lands on a key frame, which may lie after the frame looked for
 _SEEK_FROM = 10.0  # s: nearer frames are reached as quickly by decoding up to them
-_RETRIES = 3  # reads that may fail in a row before the rest counts as lost
-_SAME = 1e-6  # s
-_HEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,19 @@ class VideoFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         self._capture: Any = None
-        self._refuse()
-        self.times = _packets(self.path)
-        if not self.times:
-            raise VideoError(_why_not(self.path))
+        refuse(self.path)
+        self._stat = self.path.stat()
+        self.times, self._shown = packet_times(self.path)
+        if not self.times or (len(self.times) == 1 and is_sound(self.path)):  # with a cover
+            raise VideoError(why_not(self.path))
         # Some containers have no times that tell frames apart; those are counted.
         self._timed = all(one < other for one, other in pairwise(self.times))
         self._open()
+        if self._late():
+            self._timed = False
+        if len(self.times) > 1 and self.times[-1] == self.times[0]:  # a bare stream, without times
+            rate = self._rate()
+            self.times = array("d", (index / rate for index in range(len(self.times))))
         self.info = self._measure()
 
     def __enter__(self) -> Self:
@@ -115,9 +121,16 @@ class VideoFile:
 
     @property
     def etag(self) -> str:
-        """Which content the file has: size and time of change, in hex."""
-        stat = self.path.stat()
-        return f"{stat.st_size:x}-{stat.st_mtime_ns:x}"
+        """Which content the file had when it was opened: size and time of change, in hex."""
+        return f"{self._stat.st_size:x}-{self._stat.st_mtime_ns:x}"
+
+    def changed(self) -> bool:
+        """Whether the file is another one by now, or gone."""
+        try:
+            now = self.path.stat()
+        except OSError:
+            return True
+        return (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns)
 
     def choose(
         self, start: float | None = None, end: float | None = None, fps: float | None = None
@@ -148,8 +161,10 @@ class VideoFile:
         low, high = np.searchsorted(times, [first - 1e-9, last - 1e-9])
         chosen = np.arange(low, high, dtype=np.int64)
         if fps is not None and len(chosen):
-            # A frame a hair before its place on the grid belongs there, not a frame later.
-            slots = np.floor((times[chosen] - first) * fps + 1e-3).astype(np.int64)
+            # A frame a hair before its place on the grid belongs there, not a frame later: the
+            # times of Matroska are rounded to milliseconds.
+            hair = max(1e-3, 6e-4 * fps)
+            slots = np.floor((times[chosen] - first) * fps + hair).astype(np.int64)
             chosen = chosen[np.concatenate([[True], np.diff(slots) > 0])]
         if not len(chosen):
             raise UsageError(
@@ -161,15 +176,15 @@ class VideoFile:
         """The frames of these ascending indices, each once; those that fail have no pixels."""
         failures, here, retry_at = 0, -1, 0.0
         for index in (int(one) for one in wanted):
-            if failures >= _RETRIES and self.times[index] >= retry_at:
+            if failures >= RETRIES and self.times[index] >= retry_at:
                 # Beyond a stretch that cannot be decoded there may be frames again.
                 retry_at = self.times[index] + _SEEK_FROM
                 reached = self._jump(index, here)
                 if reached is not None:
                     failures, here = 0, reached
-            elif failures < _RETRIES and here < index:
+            elif failures < RETRIES and here < index:
                 here = self._near(index, here)
-            while here < index and failures < _RETRIES:
+            while here < index and failures < RETRIES:
                 if not self._capture.grab():
                     failures += 1
                     continue
@@ -183,6 +198,8 @@ class VideoFile:
 
     def _near(self, index: int, here: int) -> int:
         """Jump to shortly before a frame that is far ahead; the index that was reached."""
+        if not self._timed:
+            return here
         since = self.times[here] if here >= 0 else 0.0
         if self.times[index] - since < _SEEK_FROM:
             return here
@@ -210,41 +227,45 @@ class VideoFile:
         if not self._timed:
             return before + 1
         time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        return max(before, bisect_left(self.times, time + _SAME) - 1)
+        return max(before, bisect_left(self.times, time + SAME) - 1)
+
+    def _late(self) -> bool:
+        """Whether the decoder's times lag behind: an AVI states when frames are sent, not shown.
+
+        With frames out of order the first that is shown then has the time of the packet that let
+        it go, which is not the first.
+        """
+        import cv2
+
+        with self.path.open("rb") as file:
+            if file.read(12)[8:] != b"AVI ":
+                return False
+        late = self._capture.grab() and self._capture.get(cv2.CAP_PROP_POS_MSEC) > SAME * 1000
+        self._open()
+        return bool(late)
 
     def _open(self) -> None:
         self.close()
-        self._capture = _capture(self.path)
+        self._capture = open_capture(self.path)
         if not self._capture.isOpened():
-            raise VideoError(_why_not(self.path))
+            raise VideoError(why_not(self.path))
 
-    def _refuse(self) -> None:
-        if str(self.path).startswith(("s3:/", "http:/", "https:/", "rtsp:/")):
-            raise VideoError(
-                f"{self.path} is no local file. Copy it to a disk first; `fer live` takes streams."
-            )
-        if not self.path.exists():
-            raise VideoError(f"There is no {self.path}. Name a video file.")
-        if not self.path.is_file():
-            raise VideoError(f"{self.path} is no file. Name video files one by one.")
-        if self.path.stat().st_size == 0:
-            raise VideoError(f"{self.path} is empty (0 bytes). Copy or record it again.")
-        try:
-            with self.path.open("rb"):
-                pass
-        except OSError as error:
-            raise VideoError(f"{self.path} cannot be read: {error.strerror}.") from None
+    def _ask(self, what: int) -> float:
+        value = float(self._capture.get(what))
+        return value if np.isfinite(value) else 0.0
+
+    def _rate(self) -> float:
+        """Frames a second, as the header states."""
+        import cv2
+
+        declared = self._ask(cv2.CAP_PROP_FPS)
+        return declared if 0 < declared < 1000 else 25.0
 
     def _measure(self) -> VideoInfo:
         import cv2
 
-        def ask(what: int) -> float:
-            value = float(self._capture.get(what))
-            return value if np.isfinite(value) else 0.0
-
-        frames = len(self.times)
-        declared_fps = ask(cv2.CAP_PROP_FPS)
-        rate = declared_fps if 0 < declared_fps < 1000 else 25.0
+        ask, frames, rate = self._ask, len(self.times), self._rate()
+        declared = round(ask(cv2.CAP_PROP_FRAME_COUNT)) if self._shown is None else self._shown
         span = self.times[-1] - self.times[0]
         last = float(np.median(np.diff(self.times))) if frames > 1 else 1.0 / rate
         code = int(ask(cv2.CAP_PROP_FOURCC))
@@ -255,97 +276,8 @@ class VideoFile:
             height=height,
             fps=round((frames - 1) / span, 4) if span > 0 else rate,
             frames=frames,
-            declared=max(frames, round(ask(cv2.CAP_PROP_FRAME_COUNT))),
+            declared=max(frames, declared),
             duration=self.times[-1] + last,
             codec="".join(letter if letter.isalnum() else "?" for letter in letters),
             rotation=int(ask(cv2.CAP_PROP_ORIENTATION_META)),
         )
-
-
-def quiet() -> None:
-    """Keep OpenCV and its FFmpeg from writing to stderr: what they would say, errors here say."""
-    import cv2
-
-    # Read by OpenCV when it first opens a video.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-def _capture(path: Path) -> Any:
-    quiet()
-    import cv2
-
-    return cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
-
-
-def _packets(path: Path) -> array[float]:
-    """The times of all frames that the container lists, s, ascending."""
-    import cv2
-
-    capture = _capture(path)
-    times = array("d")
-    try:
-        if capture.isOpened() and capture.set(cv2.CAP_PROP_FORMAT, -1):
-            while capture.grab():
-                time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                if time >= 0:  # before 0 lies what an edit list cuts off
-                    times.append(time)
-    finally:
-        capture.release()
-    return array("d", sorted(times))
-
-
-def _why_not(path: Path) -> str:
-    """What is wrong with a file from which no frame can be had, as far as its bytes tell."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
-        file.seek(max(0, size - _HEAD * 16))
-        tail = file.read()
-    if head[4:8] == b"ftyp":
-        both = head + tail
-        if not _has_whole_index(path, size):
-            return (
-                f"{path} is truncated: its index (moov), which is written last, is missing or cut "
-                "off. Copy it again, or repair it with a tool such as untrunc."
-            )
-        if b"vide" not in both and b"soun" in both:
-            return _audio_only(path)
-    audio = (
-        head[:4] == b"RIFF" and head[8:12] == b"WAVE",
-        head[:3] == b"ID3",
-        head[:4] in (b"fLaC", b"OggS") and b"theora" not in head,
-        len(head) > 1
-        and head[0] == 0xFF
-        and head[1] & 0xE0 == 0xE0
-        and head[:3] != b"\xff\xd8\xff",
-    )
-    if any(audio):
-        return _audio_only(path)
-    return (
-        f"{path} holds no video that this OpenCV can decode: it is damaged, no video, or of a "
-        "codec that is not built in. Play it elsewhere; if it plays, convert it: "
-        "ffmpeg -i IN -c:v libx264 OUT.mp4"
-    )
-
-
-def _has_whole_index(path: Path, size: int) -> bool:
-    """Whether the box `moov` of an MP4 ends within the file."""
-    place = 0
-    with path.open("rb") as file:
-        while place + 8 <= size:
-            file.seek(place)
-            header = file.read(16)
-            length = int.from_bytes(header[:4], "big")
-            if length == 1:  # a 64-bit length follows
-                length = int.from_bytes(header[8:], "big")
-            if header[4:8] == b"moov":
-                return place + length <= size
-            if length < 8:  # 0: to the end of the file
-                return False
-            place += length
-    return False
-
-
-def _audio_only(path: Path) -> str:
-    return f"{path} holds sound but no video. Name the file with the pictures."

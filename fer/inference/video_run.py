@@ -180,9 +180,11 @@ class VideoRun:
     ) -> Generator[_Seen, None, None]:
         """Faces with numbers, quality and crop."""
         params = self.params
-        if params.sample_fps is not None:
-            # At a low rate two frames in a row may be further apart than anybody may be missing.
-            longest = max(params.max_missing, 2 / params.sample_fps)
+        if len(self.wanted) > 1:
+            # Two frames in a row may be further apart than anybody may be missing: at a low rate,
+            # and in a time-lapse.
+            times = np.frombuffer(self.video.times, np.float64)[self.wanted]
+            longest = max(params.max_missing, 2 * float(np.median(np.diff(times))))
             params = params.model_copy(update={"max_missing": longest})
         tracker = Tracker(params, self.looks)
         if state:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +225,44 @@ def test_what_goes_wrong_is_said(
     )
     with pytest.raises(DetectorError, match="gone"):  # from the detection thread
         analyze_video(clip, recognizer, tmp_path / "c.parquet")
+
+
+def test_a_file_that_changes_meanwhile_is_one_file_in_the_results_and_a_warning(
+    recognizer: Recognizer, tmp_path: Path
+) -> None:
+    frames = [clips.wall(240, 220)] * 30
+    for name, change in (
+        ("touched", lambda path: os.utime(path, (1, 1))),
+        ("moved", lambda path: path.rename(tmp_path / "elsewhere.mp4")),
+        ("left", lambda path: None),
+    ):
+        path = clips.write(tmp_path / f"{name}.mp4", frames, 20)
+
+        def progress(
+            done: int, total: int, path: Path = path, change: Callable[[Path], Any] = change
+        ) -> None:
+            if done == 3:
+                change(path)
+
+        summary = analyze_video(path, recognizer, tmp_path / f"{name}.parquet", progress=progress)
+        listed = rows(summary)
+        assert len(listed) == 30
+        assert len({row["etag"] for row in listed}) == 1
+        assert len([one for one in summary.warnings if "changed or moved" in one]) == (
+            name != "left"
+        )
+
+
+def test_a_person_keeps_the_number_in_a_time_lapse(recognizer: Recognizer, tmp_path: Path) -> None:
+    frames = []
+    for number in range(8):
+        frame = clips.wall(440, 240)
+        clips.paste(frame, clips.person(2), 20 + number, 0)
+        frames.append(frame)
+    path = clips.write(tmp_path / "a.mp4", frames, 0.5)
+    summary = analyze_video(path, recognizer, tmp_path / "a.parquet")
+    assert [row["track"] for row in rows(summary)] == [0] * 8
+    assert summary.tracks == 1
 
 
 def run(*arguments: object) -> Result:

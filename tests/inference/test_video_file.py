@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import os
 import struct
+from array import array
 from pathlib import Path
 
 import clips
+import cv2
+import h264
 import numpy as np
 import pytest
 
 from fer.errors import UsageError, VideoError
+from fer.inference.packets import _completed
 from fer.inference.video_file import VideoFile
 
 
@@ -138,3 +144,148 @@ def test_what_is_no_video_is_named(tmp_path: Path, numbered: list[np.ndarray]) -
         assert caught.value.exit_code == 2
     with pytest.raises(VideoError, match="Copy it to a disk"):
         VideoFile("s3://bucket/a.mp4")
+
+
+GREYS = [8 * number + 4 for number in range(30)]
+STEPS = pytest.approx([one / 25 for one in range(30)])
+
+
+@pytest.mark.parametrize("reorder", [False, True])
+@pytest.mark.parametrize("damaged", [[0], [9], [9, 20], [19, 20, 21], list(range(4, 9))])
+def test_packets_that_cannot_be_read_cost_themselves_alone(
+    tmp_path: Path, damaged: list[int], reorder: bool
+) -> None:
+    pictures = h264.samples(GREYS, every=30, reorder=reorder)
+    if damaged == [0]:  # the other pictures need a key frame
+        pictures = h264.samples(GREYS, every=1)
+    path = h264.write_mp4(tmp_path / "a.mp4", pictures, reorder=int(reorder))
+    data = bytearray(path.read_bytes())
+    for place in damaged:
+        start = data.index(pictures[place].unit) - 4
+        data[start : start + 4] = b"\xa5" * 4  # the size of what follows
+    path.write_bytes(data)
+    lost = {pictures[place].shown for place in damaged}
+    with VideoFile(path) as video:
+        assert video.info.frames == video.info.declared == 30
+        assert list(video.times) == STEPS
+        assert levels(video, video.choose()) == [-1 if one in lost else one for one in range(30)]
+
+
+def test_packets_that_cannot_be_read_get_times_where_there_is_room() -> None:
+    times = [one / 10 for one in range(40) if one not in {7, 8, 30}]
+    times[20], times[21] = times[21], times[20]  # as read
+    whole = _completed(array("d", times), array("q", [7, 7, 28]))
+    assert whole.tolist() == pytest.approx([one / 10 for one in range(40)])
+
+
+@pytest.mark.parametrize("count", [3, 4, 6, 40])
+def test_a_stretch_that_cannot_be_decoded_costs_itself_alone(tmp_path: Path, count: int) -> None:
+    frames = [np.full((48, 64, 3), 8 * (one % 30) + 4, np.uint8) for one in range(200)]
+    path = clips.write(tmp_path / "a.avi", frames, 10, "MJPG")
+    for place in range(50, 50 + count):
+        clips.blank_frame(path, place)
+    with VideoFile(path) as video:
+        expected = [-1 if 50 <= one < 50 + count else one % 30 for one in range(200)]
+        assert levels(video, video.choose()) == expected
+
+
+@pytest.mark.parametrize("reorder", [False, True])
+def test_an_avi_with_frames_out_of_order(tmp_path: Path, reorder: bool) -> None:
+    pictures = h264.samples(GREYS, every=30, reorder=reorder)
+    path = h264.write_avi(tmp_path / "a.avi", pictures, reorder=int(reorder))
+    with VideoFile(path) as video:
+        assert list(video.times) == STEPS
+        assert levels(video, video.choose()) == list(range(30))
+    with VideoFile(path) as video:
+        assert levels(video, np.array([11, 12, 29])) == [11, 12, 29]
+
+
+@pytest.mark.parametrize("reorder", [False, True])
+@pytest.mark.parametrize(
+    ("begin", "count"),
+    [(0, 30), (5, 10), (12, 12), (17, 6), (23, 7), (5.4, 9)],  # from a key frame at 0, 12, 24
+)
+def test_of_a_clip_cut_without_encoding_what_is_shown(
+    tmp_path: Path, begin: float, count: int, reorder: bool
+) -> None:
+    pictures = h264.samples(GREYS, reorder=reorder)
+    start = round((begin + reorder) * 512)  # frames out of order make all come one later
+    path = h264.write_mp4(
+        tmp_path / "a.mp4", pictures, edits=[(count * 512, start)], reorder=int(reorder)
+    )
+    first = math.ceil(begin)
+    with VideoFile(path) as video:
+        assert list(video.times) == pytest.approx([one / 25 for one in range(count)])
+        assert levels(video, video.choose()) == list(range(first, first + count))
+        assert video.info.declared == count
+        assert video.info.duration == pytest.approx(count / 25)
+
+
+def test_of_a_clip_cut_at_a_variable_frame_rate_what_is_shown(tmp_path: Path) -> None:
+    durations = [512] * 10 + [2000] * 10 + [300] * 10
+    pictures = h264.samples(GREYS, every=30)
+    path = h264.write_mp4(tmp_path / "a.mp4", pictures, durations, [(40000, 7 * 512)])
+    times = np.cumsum([0, *durations[7:-1]]) / h264.TICKS
+    with VideoFile(path) as video:
+        assert list(video.times) == pytest.approx(times)
+        assert levels(video, video.choose()) == list(range(7, 30))
+
+
+@pytest.mark.parametrize("reorder", [False, True])
+def test_a_stream_without_a_container(tmp_path: Path, reorder: bool) -> None:
+    pictures = h264.samples(GREYS, reorder=reorder)
+    path = h264.write_raw(tmp_path / "a.h264", pictures, reorder=int(reorder))
+    with VideoFile(path) as video:
+        assert list(video.times) == STEPS
+        assert (video.info.fps, video.info.duration) == pytest.approx((25, 1.2))
+        assert levels(video, video.choose(0.4)) == list(range(10, 30))
+
+
+def test_music_with_a_cover_is_no_video(tmp_path: Path) -> None:
+    encoded, jpeg = cv2.imencode(".jpg", np.full((64, 64, 3), 90, np.uint8))
+    assert encoded
+    picture = b"\0image/jpeg\0\3\0" + jpeg.tobytes()
+    frame = b"APIC" + struct.pack(">I", len(picture)) + b"\0\0" + picture
+    size = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
+    silence = (b"\xff\xfb\x90\x00" + bytes(413)) * 40  # MPEG-1 layer III, 128 kbit/s
+    path = tmp_path / "a.mp3"
+    path.write_bytes(b"ID3\3\0\0" + size + frame + silence)
+    with pytest.raises(VideoError, match="sound but no video"):
+        VideoFile(path)
+
+
+def test_frames_that_share_a_time_are_reached_without_beginning_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [np.full((48, 64, 3), 8 * (one % 30) + 4, np.uint8) for one in range(600)]
+    path = clips.write(tmp_path / "a.mp4", frames, 10)
+    clips.set_durations(path, [1536] * 300 + [0] + [1536] * 299)
+    opened = []
+    again = VideoFile._open
+    monkeypatch.setattr(VideoFile, "_open", lambda self: (opened.append(1), again(self)))
+    with VideoFile(path) as video:
+        assert video.times[300] == video.times[301]
+        wanted = np.arange(0, 600, 110)
+        assert levels(video, wanted) == [one % 30 for one in wanted]
+    assert len(opened) == 1
+
+
+def test_a_rate_where_times_are_rounded_to_milliseconds(
+    tmp_path: Path, numbered: list[np.ndarray]
+) -> None:
+    with VideoFile(clips.write(tmp_path / "a.mkv", numbered, 30, "FFV1")) as video:
+        assert video.times[2] == 0.067
+        for rate in (15, 10, 6):
+            assert video.choose(fps=rate).tolist() == list(range(0, 30, 30 // rate))
+
+
+def test_the_etag_is_that_of_the_file_as_opened(tmp_path: Path, numbered: list[np.ndarray]) -> None:
+    path = clips.write(tmp_path / "a.avi", numbered, 25, "MJPG")
+    with VideoFile(path) as video:
+        etag = video.etag
+        assert not video.changed()
+        os.utime(path, (1, 1))
+        assert video.changed()
+        path.unlink()
+        assert video.changed()
+        assert video.etag == etag
