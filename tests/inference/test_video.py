@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +267,26 @@ def test_files_of_another_video_or_of_somebody_else_stay(
         assert theirs.read_text() == "time,pupil\n0,3.1\n"
         assert list(theirs.parent.iterdir()) == [theirs]
         theirs.unlink()
+
+
+def test_an_interrupt_does_not_wait_for_detections_in_the_queue(
+    clip: Path, recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def detect(*_: object) -> list[object]:
+        begun.append(time.perf_counter())
+        time.sleep(0.2)
+        if len(begun) == 3:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return []
+
+    monkeypatch.setattr("fer.faces.dlib_detector.DlibHogDetector.detect", detect)
+    monkeypatch.setattr("fer.inference.video_run._workers", lambda: 1)
+    params = VideoParams(detect_interval=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        analyze_video(clip, recognizer, tmp_path / "c.parquet", params=params)
+    assert len(begun) < 10
 
 
 def test_what_goes_wrong_is_said(
