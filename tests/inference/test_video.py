@@ -332,6 +332,26 @@ def test_the_command_names_bad_files_and_does_the_rest(
     assert "analysed before" in text.stdout
 
 
+def test_the_command_does_the_rest_where_results_cannot_be_written(
+    clip: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    files = [tmp_path / name for name in ("busy.mp4", "blocked.mp4", "good.mp4")]
+    for file in files:
+        file.write_bytes(clip.read_bytes())
+    out.mkdir()
+    (out / "blocked.parquet.parts").write_text("a file where a folder must be")
+    with VideoResults(out / "busy.parquet", {}).only_writer():
+        result = run(*files, "-o", out, "--model", model, "--fps", "5", "--json")
+    assert isinstance(result.exception, VideoError)
+    assert result.exception.exit_code == 2
+    assert "2 of 3" in str(result.exception)
+    busy, blocked, good = json.loads(result.stdout)["videos"]
+    assert "Another run" in busy["error"]
+    assert "File exists. Choose another path." in blocked["error"]
+    assert (good["error"], good["frames"]) == (None, 12)
+
+
 def test_the_command_refuses_what_makes_no_sense(clip: Path, model: Path, tmp_path: Path) -> None:
     for arguments, words in (
         ((clip, "--start", "1:99"), "--start is '1:99'"),
