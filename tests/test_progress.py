@@ -1,4 +1,4 @@
-"""A bar on a terminal, and silence elsewhere."""
+"""A bar on a terminal, and elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fer.progress import Progress
+from fer.progress import LINE_SECONDS, Progress
 
 
 class Terminal(io.StringIO):
@@ -15,13 +15,35 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_nothing_is_said_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quick_work_says_nothing_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("Working") as progress:
         progress.update(1, 2)
         progress.start("Working on")
         progress.update(2, 0)
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+def test_long_work_says_now_and_then_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    with Progress("Working", now=lambda: now) as progress:
+        for done in range(1001, 1200):  # goes on from 1,000: those took no time of this run
+            progress.update(done, 4001)
+            now += 1.0
+        progress.start("p2.mp4")
+        for done in range(1, 60):
+            progress.update(done, 0)
+            now += 1.0
+        progress.update(1, 100)  # a second look at the same file
+        now += LINE_SECONDS
+        progress.update(2, 100)
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert captured.out == ""
+    assert lines[0] == "Working: 1,031 of 4,001 (26%), 0:49:30 left"
+    assert lines[1] == "Working: 1,061 of 4,001 (27%), 0:49:00 left"
+    assert lines[6:8] == ["p2.mp4: 12", "p2.mp4: 42"]
+    assert lines[8:] == ["p2.mp4: 2 of 100 (2%), 0:49:00 left"]
 
 
 def test_a_terminal_sees_title_count_and_the_next_part(monkeypatch: pytest.MonkeyPatch) -> None:

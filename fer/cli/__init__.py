@@ -7,6 +7,7 @@ import sys
 import typer
 
 from fer.cli import data, demo, doctor, drift, live, models, predict, report, train, video
+from fer.cli.console import of_the_disk
 from fer.errors import FerError
 
 app = typer.Typer(
@@ -36,24 +37,7 @@ def main() -> None:
         print(f"fer: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except OSError as error:
-        if (text := _of_the_disk(error)) is None:
+        if (text := of_the_disk(error)) is None:
             raise
         print(f"fer: {text}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
-
-
-def _of_the_disk(error: OSError) -> str | None:
-    """What to say of a file that cannot be written or read; None where it is something else."""
-    import errno
-
-    place = error.filename or "a file"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return (
-            f"the disk is full, or a limit on file sizes is reached ({place}). Free some space "
-            "and run again: nothing half-written was left."
-        )
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return f"{place}: {error.strerror}. Choose another folder, or change its permissions."
-    if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}:
-        return f"{place}: {error.strerror}. Choose another path."
-    return None

@@ -28,3 +28,20 @@ def note(text: str) -> None:
     from rich.console import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+def of_the_disk(error: OSError) -> str | None:
+    """What to say of a file that cannot be written or read; None where it is something else."""
+    import errno
+
+    place = error.filename or "a file"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return (
+            f"the disk is full, or a limit on file sizes is reached ({place}). Free some space "
+            "and run again: nothing half-written was left."
+        )
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return f"{place}: {error.strerror}. Choose another folder, or change its permissions."
+    if error.errno in {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}:
+        return f"{place}: {error.strerror}. Choose another path."
+    return None

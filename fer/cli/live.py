@@ -44,6 +44,7 @@ def live(
     Escape or q ends. A camera that is unplugged is waited for. Where no window can be had, that
     is said and the faces are printed, once a second.
     """
+    from fer.errors import StoreError, VideoError
     from fer.inference.camera import Camera
     from fer.inference.live import Live
     from fer.inference.recognizer import Recognizer
@@ -58,12 +59,25 @@ def live(
             note(f"[yellow]No window: {why}.[/yellow] Ctrl-C ends.")
         session = Live(camera, recognizer, settings, screen=screen, recording=recording)
         printer = _Printer() if screen is None and benchmark is None else None
+        failure = None
         try:
-            session.run(frames=benchmark, seconds=seconds, on_frame=printer)
+            session.run(frames=benchmark, seconds=seconds, on_frame=printer, on_signal=_say)
         except KeyboardInterrupt:
             note("Ended.")
+        except (StoreError, VideoError) as error:  # what was seen until then is reported
+            failure = error
     report = session.report
     emit(report.as_dict(), as_json, lambda: _text(report, benchmark is not None))
+    if failure is not None:
+        raise failure
+
+
+def _say(there: bool) -> None:
+    """Say that the source went away or came back; its address may hold a password."""
+    if there:
+        note("[green]The source is back.[/green]")
+    else:
+        note("[yellow]No signal: waiting for the source to come back.[/yellow] Ctrl-C ends.")
 
 
 class _Printer:

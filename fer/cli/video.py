@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fer.cli.console import JsonFlag, emit, note
+from fer.cli.console import JsonFlag, emit, note, of_the_disk
 from fer.cli.predict import AlignOption, ModelOption, ParamsOption, RegistryOption
 from fer.clock import read_clock
-from fer.errors import UsageError, VideoError
+from fer.errors import FerError, UsageError, VideoError
 
 if TYPE_CHECKING:
     from fer.inference.video import VideoSummary
@@ -49,8 +49,8 @@ def video(
     """Analyse videos: one row per face and frame, with time stamp and the person's number.
 
     Writes NAME.parquet, NAME.episodes.csv and NAME.json per file. Run it again after a kill and
-    it goes on; a finished video is not repeated. A file that cannot be read is named and the
-    rest is done; the exit status is then 2.
+    it goes on; a finished video is not repeated. A file that cannot be read, or whose results
+    cannot be written, is named and the rest is done; the exit status is then 2.
     """
     from fer.inference.recognizer import Recognizer
     from fer.inference.video import analyze_video
@@ -82,17 +82,18 @@ def video(
                     overlay=overlay,
                     progress=bar.update,
                 )
-            except UsageError as error:  # VideoError too: this file, not the others
+            except (FerError, OSError) as error:  # this file, not the others
                 failed += 1
-                documents.append({"video": str(file), "error": str(error)})
-                texts.append(f"[bold]{_plain(str(file))}[/bold]\n  [red]not analysed[/red]")
-                note(f"[red]{_plain(str(error))}[/red]")
+                text = (isinstance(error, OSError) and of_the_disk(error)) or str(error)
+                documents.append({"video": str(file), "error": text})
+                texts.append(f"[bold]{_plain(str(file))}[/bold]\n  [red]failed[/red]")
+                note(f"[red]{_plain(text)}[/red]")
             else:
                 documents.append({"error": None, **summary.as_dict()})
                 texts.append(_text(file, summary))
     emit({"videos": documents}, as_json, lambda: "\n\n".join(texts))
     if failed:
-        raise VideoError(f"{failed} of {len(files)} videos could not be analysed: see above.")
+        raise VideoError(f"{failed} of {len(files)} videos failed: see above.")
 
 
 def load_sections(path: Path | None, align: bool | None = None) -> tuple[FacesParams, VideoParams]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -13,11 +13,17 @@ _END = object()
 _WAIT = 0.1  # s between looks at whether anybody still wants items
 
 
-def ahead(items: Generator[T, None, None], size: int, name: str) -> Generator[T, None, None]:
+def ahead(
+    items: Generator[T, None, None],
+    size: int,
+    name: str,
+    on_end: Callable[[], object] | None = None,
+) -> Generator[T, None, None]:
     """The items of a generator, made by a thread that is at most `size` items ahead.
 
     An error in the generator is raised here, after the items before it. Closing this iterator
-    closes the generator and waits for its thread.
+    closes the generator and waits for its thread; `on_end` is called before that wait, so that
+    it can call off what the thread waits for.
     """
     waiting: queue.Queue[Any] = queue.Queue(maxsize=max(1, size))
     unwanted = threading.Event()
@@ -53,6 +59,8 @@ def ahead(items: Generator[T, None, None], size: int, name: str) -> Generator[T,
                 raise failures[0]
         finally:
             unwanted.set()
+            if on_end:
+                on_end()
             thread.join()
 
     return taken()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TIMEOUT = 5000  # ms that a stream may take to open, and between two frames
+_FAILURES = 300  # reads in a row that give nothing: beyond damaged frames there may be whole ones
+_SPELL = 1.0  # s that they may take together where the source can be opened again
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Camera:
         if self._capture is None:
             raise VideoError(self._refusal())
         self._newest: Shot | None = None
+        self._failure: Exception | None = None
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._begun = self._played = time.perf_counter()
@@ -90,39 +93,72 @@ class Camera:
         self._thread.join(timeout=2 * _TIMEOUT / 1000)
 
     def latest(self, after: int, timeout: float) -> Shot | None:
-        """The newest frame once its number is above `after`; None if there is none in time."""
+        """The newest frame once its number is above `after`; None if there is none in time.
+
+        Raises:
+            VideoError: no frame can come any more, and that is not the end of a file.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self.ended or self._is_new(after), timeout)
-            return self._newest if self._is_new(after) else None
+            if self._is_new(after):
+                return self._newest
+            if self._failure is not None:
+                text = f"Reading the {self.kind} has ended: {self._failure}"
+                raise VideoError(text) from self._failure
+            return None
 
     def _is_new(self, after: int) -> bool:
         return self._newest is not None and self._newest.number > after
 
     def _read(self) -> None:
-        number = 0
+        try:
+            self._read_on()
+        except Exception as error:  # raised again where the frames are taken
+            self._failure = error
+        finally:
+            if self._capture:
+                self._capture.release()
+            with self._changed:
+                self.ended = True
+                self._changed.notify_all()
+
+    def _read_on(self) -> None:
+        number = failures = 0
+        before = 0  # number when the source was last opened
+        good = time.perf_counter()
         while not self._closing.is_set():
             there, pixels = self._capture.read() if self._capture else (False, None)
             if there and pixels is not None and pixels.size:
-                number += 1
+                number, failures = number + 1, 0
                 self._keep_pace()
-                now = time.perf_counter()
+                now = good = time.perf_counter()
                 with self._changed:
                     self.returns += self.lost
                     self.lost = False
                     self._newest = Shot(number, now - self._begun, now, pixels)
                     self._changed.notify_all()
-            elif self.kind == "file":
-                if not self.repeat:
-                    break
-                self._capture.release()
-                self._capture, self._played = self._opened(), time.perf_counter()
-            else:
+                continue
+            failures += 1
+            live = self.kind != "file"
+            spell = time.perf_counter() - good
+            if self._capture and failures < _FAILURES and not (live and spell > _SPELL):
+                continue
+            if live:
                 self._reopen()
-        if self._capture:
-            self._capture.release()
-        with self._changed:
-            self.ended = True
-            self._changed.notify_all()
+            elif number == before:
+                raise VideoError(f"no frame of {self.source} can be decoded. Play it elsewhere.")
+            elif not self.repeat:
+                return
+            else:
+                self._begin_again()
+            before, failures, good = number, 0, time.perf_counter()
+
+    def _begin_again(self) -> None:
+        """Play a file from its beginning."""
+        self._capture.release()
+        self._capture, self._played = self._opened(), time.perf_counter()
+        if self._capture is None:
+            raise VideoError(f"{self.source} cannot be opened again. Was it moved or removed?")
 
     def _reopen(self) -> None:
         with self._changed:

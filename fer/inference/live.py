@@ -23,6 +23,7 @@ from fer.faces.looks import Looks
 from fer.faces.tracker import Tracker
 from fer.inference.overlay import Label, draw
 from fer.inference.timeline import RunningFilter
+from fer.inference.video_writer import check_source
 
 if TYPE_CHECKING:
     from fer.faces.detector import Detection, Detector, Image
@@ -88,6 +89,9 @@ class Live:
         params: tracking and smoothing; None is the defaults.
         screen: shows each frame; None shows nothing.
         recording: takes each frame; None records nothing.
+
+    Raises:
+        UsageError: the recording would go over the file that is played.
     """
 
     def __init__(
@@ -103,6 +107,8 @@ class Live:
             from fer.params import VideoParams
 
             params = VideoParams()
+        if recording is not None:
+            check_source(recording.target, camera.source)
         self.camera, self.recognizer, self.params = camera, recognizer, params
         self.screen, self.recording = screen, recording
         faces = recognizer.faces
@@ -112,7 +118,9 @@ class Live:
         self._cuts = SceneCuts(params.cut_correlation)
         self._filter = RunningFilter(params.timeline.smoothing)
         self._times: dict[str, deque[float]] = {name: deque(maxlen=_KEPT) for name in STAGES}
-        self._looking: tuple[Future[list[Detection]], Moment] | None = None
+        self._looking: tuple[Future[list[Detection]], Moment | None] | None = None
+        self._returns = 0
+        self._shape: tuple[int, ...] = ()
         self._tracks: set[int] = set()
         self._recent: deque[float] = deque(maxlen=30)
         self.report = LiveReport(camera.source)
@@ -123,49 +131,75 @@ class Live:
         frames: int | None = None,
         seconds: float | None = None,
         on_frame: Callable[[LiveFrame], None] | None = None,
+        on_signal: Callable[[bool], None] | None = None,
     ) -> LiveReport:
         """Go on until the source ends, the window is closed, or a limit is reached.
+
+        However it ends, by an exception too, `report` says what was done.
 
         Args:
             frames: that many at most.
             seconds: that long at most.
             on_frame: called with what was seen, after each frame.
+            on_signal: called with False when the source goes away, and with True when it is back.
 
         Raises:
             DetectorError: the detector's library or model file is missing.
+            VideoError: the source cannot be read any more.
+            StoreError: the recording cannot be written.
         """
-        begun, number, last = time.perf_counter(), 0, None
-        with ThreadPoolExecutor(1, thread_name_prefix="detect") as pool:
-            try:
-                while frames is None or self.report.frames < frames:
-                    if seconds is not None and time.perf_counter() - begun >= seconds:
-                        break
-                    shot = self.camera.latest(number, _PATIENCE)
-                    if shot is None:
-                        if self.camera.ended or not self._no_signal(last):
-                            break
-                        continue
-                    self.report.passed_over += shot.number - number - 1
-                    number, last = shot.number, shot
-                    seen, go_on = self._take(shot, pool)
-                    if on_frame:
-                        on_frame(seen)
-                    if not go_on:
-                        break
-            finally:
-                if self.screen:
-                    self.screen.close()
-                if self.recording:
-                    self.recording.close()
-        self._finish(time.perf_counter() - begun)
+        begun = time.perf_counter()
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="detect") as pool:
+                try:
+                    self._go(pool, begun, frames, seconds, on_frame, on_signal)
+                finally:
+                    if self.screen:
+                        self.screen.close()
+                    if self.recording:
+                        self.recording.close()
+        finally:
+            self._finish(time.perf_counter() - begun)
         return self.report
+
+    def _go(
+        self,
+        pool: ThreadPoolExecutor,
+        begun: float,
+        frames: int | None,
+        seconds: float | None,
+        on_frame: Callable[[LiveFrame], None] | None,
+        on_signal: Callable[[bool], None] | None,
+    ) -> None:
+        number, last, signal = 0, None, True
+        while frames is None or self.report.frames < frames:
+            if seconds is not None and time.perf_counter() - begun >= seconds:
+                break
+            shot = self.camera.latest(number, _PATIENCE)
+            there = shot is not None or not self.camera.lost
+            if there != signal:
+                signal = there
+                if on_signal:
+                    on_signal(there)
+            if shot is None:
+                if self.camera.ended or not self._wait_on(last):
+                    break
+                continue
+            self.report.passed_over += shot.number - number - 1
+            number, last = shot.number, shot
+            seen, go_on = self._take(shot, pool)
+            if on_frame:
+                on_frame(seen)
+            if not go_on:
+                break
 
     def _take(self, shot: Shot, pool: ThreadPoolExecutor) -> tuple[LiveFrame, bool]:
         import cv2
 
         started = time.perf_counter()
         grey = np.asarray(cv2.cvtColor(shot.pixels, cv2.COLOR_BGR2GRAY), np.uint8)
-        cut = self._cuts.is_cut(grey)
+        cut = self._is_anew(grey)
+        cut = self._cuts.is_cut(grey) or cut
         detections, moment = self._found(cut)
         tracked = self._tracker.update(grey, shot.time, detections, cut=cut, detected_on=moment)
         self._look(grey, shot, pool)
@@ -193,19 +227,29 @@ class Live:
             self._times["latency"].append(ended - shot.taken)
         return seen, go_on
 
+    def _is_anew(self, grey: Image) -> bool:
+        """Whether the source was away, or gives another size: nothing leads from there to here."""
+        before = self._returns, self._shape
+        self._returns, self._shape = self.camera.returns, grey.shape
+        return bool(before[1]) and before != (self._returns, self._shape)
+
     def _crop(self, grey: Image, box: Detection) -> Image:
         tilt = self._landmarks.pose(grey, box).roll if self._landmarks else 0.0
         return crop_face(grey, box, self.recognizer.faces.margin, tilt=tilt)
 
     def _found(self, cut: bool) -> tuple[list[Detection] | None, Moment | None]:
         """What a finished detection found, and the moment it looked at."""
-        if self._looking is None or not self._looking[0].done():
+        if self._looking is None:
             return None, None
         future, moment = self._looking
+        if cut:
+            moment = None  # it looks at another scene
+        if not future.done():
+            self._looking = future, moment
+            return None, None
         self._looking = None
         found = future.result()
-        # After a cut they are of another scene.
-        return (None, None) if cut else (found, moment)
+        return (found, moment) if moment is not None else (None, None)
 
     def _look(self, grey: Image, shot: Shot, pool: ThreadPoolExecutor) -> None:
         """Begin a detection, if none is under way and it is time."""
@@ -232,13 +276,17 @@ class Live:
             self.recording.add(shot.pixels, shot.time)
         return self.screen.show(shot.pixels) if self.screen else True
 
-    def _no_signal(self, last: Shot | None) -> bool:
-        """Say in the window that no frames come; False once the user wants to end."""
-        if self.screen is None or last is None or not self.camera.lost:
+    def _wait_on(self, last: Shot | None) -> bool:
+        """Show and record that no frames come; False once the user wants to end."""
+        if last is None:
             return True
-        picture = last.pixels // 2
-        draw(picture, (), f"no signal: waiting for {self.camera.source}")
-        return self.screen.show(picture)
+        picture = last.pixels
+        if self.camera.lost:
+            picture = picture // 2
+            draw(picture, (), f"no signal: waiting for {self.camera.source}")
+        if self.recording:
+            self.recording.add(picture, last.time + time.perf_counter() - last.taken)
+        return self.screen.show(picture) if self.screen else True
 
     def _fps(self) -> float:
         if len(self._recent) < 2:

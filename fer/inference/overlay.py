@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer.errors import StoreError, UsageError
 from fer.expressions import Expression
 from fer.faces.detector import Detection
 from fer.inference.timeline import Timeline, timelines
 from fer.inference.video_file import VideoFile
+from fer.inference.video_writer import VideoWriter, check_name, check_source
 
 if TYPE_CHECKING:
     from fer.inference.video_parts import VideoResults
@@ -28,6 +26,7 @@ _WHITE = (255, 255, 255)
 _SHADE = (24, 24, 24)
 _ROW = 15  # px a bar, in a picture 480 px high
 _BAR = 70  # px, the longest bar
+_LEAST_FPS = 1.0  # of an overlay: slower videos are shown in repeated frames
 
 
 @dataclass(frozen=True)
@@ -76,28 +75,18 @@ def render_overlay(
         progress: called after every frame.
 
     Raises:
-        UsageError: the target is no .mp4.
+        UsageError: the target is no .mp4, or the video itself.
         StoreError: it cannot be written.
     """
-    import cv2
-
-    if target.suffix.lower() != ".mp4":
-        raise UsageError(f"{target} does not end with .mp4. Name the overlay so.")
+    check_overlay(video, target)
     people = {one.track: one for one in timelines(results.timeline_tables(), params)}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # OpenCV takes the format from the suffix, so the temporary file has it too.
-    temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.mp4")
     with VideoFile(video) as file:
         indices = np.fromiter((frame for frame, _ in _by_frame(results)), np.int64)
         times = np.frombuffer(file.times, np.float64)[indices]
         fps = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else file.info.fps
         size = (file.info.width, file.info.height)
-        code = cv2.VideoWriter.fourcc(*"mp4v")
-        writer = cv2.VideoWriter(os.fspath(temporary), code, fps, size)
-        try:
-            if not writer.isOpened():
-                raise StoreError(f"{target} cannot be written. Choose another folder.")
-            written, last = 0, np.zeros((size[1], size[0], 3), np.uint8)
+        with VideoWriter(target, max(fps, _LEAST_FPS), size) as writer:
+            last = np.zeros((size[1], size[0], 3), np.uint8)
             frames = zip(file.frames(indices), _by_frame(results), strict=True)
             for done, (frame, row) in enumerate(frames, start=1):
                 if frame.pixels is not None:
@@ -105,16 +94,21 @@ def render_overlay(
                     draw(last, _labels(row, people), f"{frame.time:.2f} s")
                 # At a variable frame rate a frame is shown as often as its time asks for.
                 until = times[done] if done < len(times) else times[-1] + 1 / fps
-                for _ in range(max(0, round((until - times[0]) * fps) - written)):
+                for _ in range(max(0, round((until - times[0]) * writer.fps) - writer.written)):
                     writer.write(last)
-                    written += 1
                 if progress:
                     progress(done, len(indices))
-            writer.release()
-            os.replace(temporary, target)
-        finally:
-            writer.release()
-            temporary.unlink(missing_ok=True)
+            writer.finish()
+
+
+def check_overlay(video: str | Path, target: Path) -> None:
+    """Say before the hours of an analysis what would be said after them.
+
+    Raises:
+        UsageError: the target is no .mp4, or the video itself.
+    """
+    check_name(target, "overlay")
+    check_source(target, video)
 
 
 _EDGES = ("box_left", "box_top", "box_right", "box_bottom")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from fer.errors import StoreError, UsageError
+from fer.inference.video_writer import VideoWriter, check_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,38 +105,39 @@ class Recording:
     """
 
     def __init__(self, target: Path) -> None:
-        if target.suffix.lower() != ".mp4":
-            raise UsageError(f"{target} does not end with .mp4. Name the recording so.")
+        check_name(target, "recording")
         self.target = target
-        self._temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}.mp4")
-        self._writer: Any = None
-        self._size = (0, 0)
-        self._begun, self._written = 0.0, 0
+        self._writer: VideoWriter | None = None
+        self._begun = 0.0
+        self._last: NDArray[np.uint8] | None = None
 
     def add(self, picture: NDArray[np.uint8], time: float) -> None:
-        """Record a picture that was shown at `time`, s."""
+        """Record a picture that is shown from `time` on, s, until the next one is.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
         import cv2
         import numpy as np
 
         if self._writer is None:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            self._size = (picture.shape[1], picture.shape[0])
-            self._begun = time
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(os.fspath(self._temporary), code, RECORD_FPS, self._size)
-            if not self._writer.isOpened():
-                raise StoreError(f"{self.target} cannot be written. Choose another folder.")
-        if (picture.shape[1], picture.shape[0]) != self._size:
+            size = (picture.shape[1], picture.shape[0])
+            self._writer, self._begun = VideoWriter(self.target, RECORD_FPS, size), time
+        if (picture.shape[1], picture.shape[0]) != self._writer.size:
             # A camera that came back with another resolution.
-            picture = np.asarray(cv2.resize(picture, self._size), np.uint8)
+            picture = np.asarray(cv2.resize(picture, self._writer.size), np.uint8)
         until = int((time - self._begun) * RECORD_FPS) + 1
-        while self._written < until:
-            self._writer.write(picture)
-            self._written += 1
+        before = picture if self._last is None else self._last
+        while self._writer.written < until:
+            self._writer.write(before if self._writer.written < until - 1 else picture)
+        self._last = picture
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file.
+
+        Raises:
+            StoreError: not all of it is on the disk; nothing is left.
+        """
         if self._writer is not None:
-            self._writer.release()
-            self._writer = None
-            os.replace(self._temporary, self.target)
+            writer, self._writer = self._writer, None
+            writer.finish()

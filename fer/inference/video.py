@@ -32,6 +32,7 @@ class VideoSummary:
     """What one analysis did. `NAME.json` beside the results holds it.
 
     Attributes:
+        run_id: of the run that came to the end; rows from before a kill have another.
         frames: analysed frames, each with at least one row.
         resumed: of these, what an earlier, killed run had done.
         faces: rows with a face; `carried` of them between two detections.
@@ -109,9 +110,11 @@ def analyze_video(
 
     Raises:
         VideoError: the file cannot be read; the message says why.
-        UsageError: the range lies outside the video.
+        UsageError: the range lies outside the video; or a file that would be written is there,
+            and is the video itself, of another video, or of something else.
         DetectorError: the detector's library or model file is missing.
         ConflictError: another run is writing the same output.
+        StoreError: the overlay cannot be written.
     """
     if part_frames < 1:
         raise UsageError(f"part_frames is {part_frames}; it must be at least 1.")
@@ -122,11 +125,16 @@ def analyze_video(
     target = Path(output).expanduser()
     if target.suffix != ".parquet":
         raise UsageError(f"{output} does not end with .parquet. Name the results so.")
+    if overlay is not None:
+        from fer.inference.overlay import check_overlay, render_overlay
+
+        check_overlay(path, Path(overlay))
     begun = time.monotonic()
     with VideoFile(path) as video:
         wanted = video.choose(start, end, params.sample_fps)
         run = VideoRun(video, recognizer, params, wanted, part_frames)
         results = VideoResults(target, run.job(start, end))
+        results.check_names(csv)
         summary = _begun(run, target)
         if results.finished():
             summary.finished_before = True
@@ -139,6 +147,7 @@ def analyze_video(
                     f"{path} was changed or moved while it was analysed. If its content is another "
                     "one now, analyse it again."
                 )
+    summary.run_id = results.last_run()
     counts = results.counts()
     summary.frames, summary.faces, summary.carried = counts.frames, counts.faces, counts.carried
     summary.tracks, summary.without_face = counts.tracks, counts.without_face
@@ -156,8 +165,6 @@ def analyze_video(
     if csv:
         results.write_csv(target.with_suffix(".csv"))
     if overlay is not None:
-        from fer.inference.overlay import render_overlay
-
         render_overlay(path, results, Path(overlay), params.timeline, progress)
     return summary
 

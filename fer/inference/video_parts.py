@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fer.errors import ConflictError, TableError
+from fer.errors import ConflictError, TableError, UsageError
 from fer.files import atomic_path, write_json, write_text
 from fer.inference.results import results_schema, to_csv, to_table
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 JOB_KEY: Final = b"fer.video.job"
 STATE_KEY: Final = b"fer.video.state"
+
+# By these a table is known as one of ours, of an older schema too.
+_ROW_COLUMNS: Final = {"uri", "frame", "model_digest"}
+_EPISODE_COLUMNS: Final = {"track", "expression", "start", "end"}
 
 State = dict[str, Any]
 
@@ -53,6 +57,37 @@ class VideoResults:
         self.target = Path(os.path.abspath(target.expanduser()))
         self.folder = self.target.with_name(f"{self.target.name}.parts")
         self.job = json.dumps(job, sort_keys=True).encode()
+
+    def check_names(self, csv: bool) -> None:
+        """Refuse to go over anything that is not an earlier result of this very video.
+
+        Two cameras call their files the same, and beside a video there may be a .json or .csv of
+        whoever made it.
+
+        Args:
+            csv: whether NAME.csv will be written too.
+
+        Raises:
+            UsageError: a file of another video, or of something else, has one of the names.
+        """
+        uri = json.loads(self.job).get("uri")
+        files = {self.target: _uri_of_rows, self.target.with_suffix(".json"): _uri_of_summary}
+        for path, uri_of in files.items():
+            if not path.exists():
+                continue
+            found = uri_of(path)
+            if found is None:
+                raise _taken(path, "is no result of `fer video`")
+            if found != uri:
+                raise _taken(path, f"is of another video, {found}")
+        begun = _uri_of_rows(self._part(0))  # a damaged part is done again
+        if begun not in {None, uri}:
+            raise _taken(self.folder, f"is of another video, {begun}")
+        tables = {".episodes.csv": _EPISODE_COLUMNS} | ({".csv": _ROW_COLUMNS} if csv else {})
+        for suffix, columns in tables.items():
+            path = self.target.with_suffix(suffix)
+            if path.exists() and not columns <= set(_header(path)):
+                raise _taken(path, "is no result of `fer video`")
 
     def finished(self) -> bool:
         """Whether the final file is there and of this very job."""
@@ -139,6 +174,14 @@ class VideoResults:
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
         shutil.rmtree(self.folder)
 
+    def last_run(self) -> str:
+        """The `run_id` of the last row: of the run that came to the end."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.target) as file:
+            table = file.read_row_group(file.num_row_groups - 1, columns=["run_id"])
+        return str(table.column(0)[-1])
+
     def write_csv(self, target: Path) -> None:
         """The final file as CSV, one row group in memory at a time."""
         import pyarrow.parquet as pq
@@ -203,6 +246,44 @@ class VideoResults:
 
     def _part(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}.parquet"
+
+
+def _taken(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{path} {why}, and would be lost. Move it away, or choose another folder for the results."
+    )
+
+
+def _uri_of_rows(path: Path) -> str | None:
+    """Of which video a part or a final file is; None where it is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        job = json.loads((pq.read_schema(path).metadata or {})[JOB_KEY])
+        return str(job["uri"])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return None
+
+
+def _uri_of_summary(path: Path) -> str | None:
+    """Of which video a NAME.json is; None where it is none of ours."""
+    try:
+        document = json.loads(path.read_bytes())
+        return str(document["video"]) if document["model_digest"] else None
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _header(path: Path) -> list[str]:
+    """The names of a CSV file's columns; none where it cannot be read as one."""
+    import csv
+
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return next(csv.reader(file), [])
+    except (OSError, ValueError, csv.Error):
+        return []
 
 
 def read_video(path: Path) -> pa.Table:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,7 +118,9 @@ class VideoRun:
             room = self._room()
             decoded = ahead(self._decoded(first, state, pool), room, "decode")
             tracked = ahead(self._tracked(decoded, state), _MOST_AHEAD, "track")
-            classified = ahead(self._classified(tracked), _MOST_AHEAD, "classify")
+            # Whoever ends it early waits for the detections under way, not for those in the queue.
+            call_off = partial(pool.shutdown, wait=False, cancel_futures=True)
+            classified = ahead(self._classified(tracked), _MOST_AHEAD, "classify", call_off)
             try:
                 for one in classified:
                     if one.state is not None and position > first:

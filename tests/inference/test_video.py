@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +150,7 @@ def test_a_finished_video_is_not_repeated_and_its_timeline_is_made_anew(
     target, changed = Path(whole.results), Path(whole.results).stat().st_mtime_ns
     again = analyze_video(clip, recognizer, target, params=params, part_frames=15)
     assert again.finished_before
+    assert again.run_id == whole.run_id == rows(whole)[-1]["run_id"]
     assert again.episodes == []
     assert target.stat().st_mtime_ns == changed
     assert not VideoResults(target, {"another": "job"}).finished()
@@ -203,10 +207,88 @@ def test_an_overlay_shows_the_boxes_at_the_right_times(
     assert changes[1][top + 10 : bottom - 10, left - 1 : left + 2].any(axis=1).mean() > 0.25
     assert changes[0][60:].mean() < 0.01
     assert [one.name for one in tmp_path.iterdir()] == ["out.mp4"]
-    with pytest.raises(UsageError, match=r"\.mp4"):
-        analyze_video(
-            clip, recognizer, whole.results, params=PARAMS, part_frames=15, overlay="out.avi"
-        )
+
+
+def test_an_overlay_that_makes_no_sense_is_refused_before_the_analysis(
+    clip: Path, recognizer: Recognizer, tmp_path: Path
+) -> None:
+    before = clip.read_bytes()
+    target = tmp_path / "clip.parquet"
+    for overlay, words in (("out.avi", r"\.mp4"), (clip, "is the video itself")):
+        with pytest.raises(UsageError, match=words):
+            analyze_video(clip, recognizer, target, overlay=overlay)
+    assert list(tmp_path.iterdir()) == []
+    assert clip.read_bytes() == before
+
+
+def test_an_overlay_of_frames_that_are_minutes_apart(
+    recognizer: Recognizer, tmp_path: Path
+) -> None:
+    slow = clips.write(tmp_path / "slow.mp4", [clips.wall(64, 48)] * 3, 1)
+    clips.set_durations(slow, [16384 * 1200] * 3)  # OpenCV's time scale is 1/16384 s at 1 frame/s
+    out = tmp_path / "out.mp4"
+    analyze_video(slow, recognizer, tmp_path / "slow.parquet", overlay=out)
+    with VideoFile(out) as drawn:
+        assert drawn.info.duration == pytest.approx(3600)
+
+
+def test_files_of_another_video_or_of_somebody_else_stay(
+    clip: Path, recognizer: Recognizer, tmp_path: Path
+) -> None:
+    (tmp_path / "p2").mkdir()
+    other = tmp_path / "p2" / clip.name
+    other.write_bytes(clip.read_bytes())
+    target = tmp_path / "out" / "clip.parquet"
+    params = VideoParams(sample_fps=2.0)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(done: int, _: int) -> None:
+        if done == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        analyze_video(clip, recognizer, target, params=params, part_frames=2, progress=kill)
+    with pytest.raises(UsageError, match="is of another video"):
+        analyze_video(other, recognizer, target, params=params, part_frames=2)
+    first = analyze_video(clip, recognizer, target, params=params, part_frames=2, csv=True)
+    assert first.resumed == 2
+    before = {one: one.read_bytes() for one in target.parent.iterdir()}
+    with pytest.raises(UsageError, match="is of another video"):
+        analyze_video(other, recognizer, target, params=params, csv=True)
+    assert {one: one.read_bytes() for one in target.parent.iterdir()} == before
+    # What is ours may be made anew, of other parameters too.
+    analyze_video(clip, recognizer, target, params=VideoParams(sample_fps=4.0), csv=True)
+    for name in (".json", ".csv", ".episodes.csv", ".parquet"):
+        theirs = (tmp_path / "theirs" / "clip").with_suffix(name)
+        theirs.parent.mkdir(exist_ok=True)
+        theirs.write_text("time,pupil\n0,3.1\n")
+        with pytest.raises(UsageError, match="is no result of"):
+            analyze_video(clip, recognizer, theirs.with_suffix(".parquet"), csv=True)
+        assert theirs.read_text() == "time,pupil\n0,3.1\n"
+        assert list(theirs.parent.iterdir()) == [theirs]
+        theirs.unlink()
+
+
+def test_an_interrupt_does_not_wait_for_detections_in_the_queue(
+    clip: Path, recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def detect(*_: object) -> list[object]:
+        begun.append(time.perf_counter())
+        time.sleep(0.2)
+        if len(begun) == 3:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return []
+
+    monkeypatch.setattr("fer.faces.dlib_detector.DlibHogDetector.detect", detect)
+    monkeypatch.setattr("fer.inference.video_run._workers", lambda: 1)
+    params = VideoParams(detect_interval=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        analyze_video(clip, recognizer, tmp_path / "c.parquet", params=params)
+    assert len(begun) < 10
 
 
 def test_what_goes_wrong_is_said(
@@ -288,6 +370,26 @@ def test_the_command_names_bad_files_and_does_the_rest(
     text = run(clip, "-o", out, "--model", model, "--start", "1", "--end", "1.4", "--fps", "10")
     assert text.exit_code == 0, text.output
     assert "analysed before" in text.stdout
+
+
+def test_the_command_does_the_rest_where_results_cannot_be_written(
+    clip: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    files = [tmp_path / name for name in ("busy.mp4", "blocked.mp4", "good.mp4")]
+    for file in files:
+        file.write_bytes(clip.read_bytes())
+    out.mkdir()
+    (out / "blocked.parquet.parts").write_text("a file where a folder must be")
+    with VideoResults(out / "busy.parquet", {}).only_writer():
+        result = run(*files, "-o", out, "--model", model, "--fps", "5", "--json")
+    assert isinstance(result.exception, VideoError)
+    assert result.exception.exit_code == 2
+    assert "2 of 3" in str(result.exception)
+    busy, blocked, good = json.loads(result.stdout)["videos"]
+    assert "Another run" in busy["error"]
+    assert "File exists. Choose another path." in blocked["error"]
+    assert (good["error"], good["frames"]) == (None, 12)
 
 
 def test_the_command_refuses_what_makes_no_sense(clip: Path, model: Path, tmp_path: Path) -> None:
