@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -176,8 +177,9 @@ def test_the_worker_of_the_pool_takes_it(templates: dict[str, Document], kind: s
     assert set(template["job_configuration"]) <= set(base["job_configuration"])
     # No server is asked for its blocks here.
     plain = json.loads(re.sub(r"{{ prefect\.blocks\.secret\.(\S+) }}", r"\1", json.dumps(template)))
+    values = {"env": {"FER_DATA": "a.zip"}}
     made = asyncio.run(
-        cls.job_configuration.from_template_and_values(plain, {"env": {"FER_DATA": "a.zip"}})
+        cls.job_configuration.from_template_and_values(plain, values, client=SimpleNamespace())
     )
     made.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="quick-fox"))
     if kind == "docker":
