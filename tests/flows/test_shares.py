@@ -208,7 +208,7 @@ def test_no_login_is_sent_readable_to_another_machine() -> None:
             dask_runner(2, elsewhere[0])
     with (
         temporary_settings({PREFECT_CLIENT_CUSTOM_HEADERS: {"Authorization": "x"}}),
-        pytest.raises(SettingsError, match="PREFECT_CLIENT_CUSTOM_HEADERS.* could"),
+        pytest.raises(SettingsError, match=r"PREFECT_CLIENT_CUSTOM_HEADERS.* could"),
     ):
         dask_runner(None, elsewhere[0])
 
