@@ -37,11 +37,13 @@ _MOST_GROWTH = math.log(1.7)  # between two sizes of one face
 _ALIKE = 0.35  # correlation of looks that a face coming back must reach
 _STRAYED = 0.1  # below this a carried box no longer shows the face
 _STILL_THERE = 0.6  # that a box must reach to stay where it is when flow is lost
+_MOST_ZOOM = math.log(1.3)  # between a carried box and its last detection: more is no face's
 _SAME_FACE = 0.5  # overlap above which a carried box and a detection agree
 _SAME_PLACE = 0.35  # overlap above which two boxes hide one another
 _FORGET = 0.3  # share of the newest detection in a track's look
 _TRUST = 0.5  # share of a detection in the box of a face that was carried to the same place
 _COAST = 1.0  # s that a hidden face is taken to move on
+_UNSEEN = 0.3  # cost of taking a face for one that was hidden rather than one that was followed
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class Tracker:
     def _carried(self, track: _Track, grey: Image) -> float:
         if self.looks is None:
             return self.params.max_carried
-        return self.looks.carried(_size(track.box), max(grey.shape))
+        return self.looks.carried(_size(track.found), max(grey.shape))
 
     def _carry(self, before: Moment | None, now: Moment) -> None:
         """Move visible boxes with the picture; a box that cannot be followed is hidden."""
@@ -185,7 +187,9 @@ class Tracker:
             # there may still be one that looks like it.
             least = _STRAYED if box else _STILL_THERE
             box = box or track.box
-            if _inside(box, now) and correlation(track.look, _look(box, now)) >= least:
+            grown = abs(math.log(_size(box) / _size(track.found)))
+            follows = _inside(box, now) and grown <= _MOST_ZOOM
+            if follows and correlation(track.look, _look(box, now)) >= least:
                 track.box = box
             else:
                 track.visible = False
@@ -232,7 +236,8 @@ class Tracker:
                 alike = correlation(track.look, looks[column])
                 if away > reach or growth > _MOST_GROWTH or (away > _REACH and alike < _ALIKE):
                     continue
-                costs[row, column] = away + 0.5 * growth + (1.0 - alike)
+                unseen = 0.0 if track.visible else _UNSEEN
+                costs[row, column] = away + 0.5 * growth + (1.0 - alike) + unseen
         rows, columns = linear_sum_assignment(costs)
         return [
             (int(row), int(column))

@@ -103,6 +103,51 @@ def test_after_too_long_it_is_somebody_new() -> None:
     assert [one.track for one in tracker.update(grey, 1.0, [face])] == [1]
 
 
+def test_a_box_that_shrinks_on_and_on_has_left_its_face() -> None:
+    """As one that is caught at the edge of somebody who walks past in front."""
+    import cv2
+
+    def shrunk(share: float) -> np.ndarray:
+        grey, _ = scene([lambda _: (200, 40)], 0)
+        around = cv2.getRotationMatrix2D((260.0, 100.0), 0, share)
+        return cv2.warpAffine(grey, around, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE)
+
+    _, (face,) = scene([lambda _: (200, 40)], 0)
+    detected, carried = Tracker(), Tracker()
+    sizes: list[float] = []
+    for frame in range(7):
+        grey = shrunk(0.92**frame)
+        followed = carried.update(grey, frame / FPS, [face] if not frame else None)
+        sizes += [one.box.width / face.width for one in followed]
+        left, top, right, bottom = (
+            middle + 0.92**frame * (edge - middle)
+            for edge, middle in (
+                (face.left, 260), (face.top, 100), (face.right, 260), (face.bottom, 100)
+            )
+        )  # fmt: skip
+        (found,) = detected.update(grey, frame / FPS, [Detection(left, top, right, bottom, 1.0)])
+    assert sizes[3] == pytest.approx(0.92**3, abs=0.05)
+    assert min(sizes) > 1 / 1.3
+    assert not followed
+    assert found.track == 0, "one that the detector finds may be of any size"
+
+
+def test_who_was_followed_comes_before_who_was_hidden() -> None:
+    tracker = Tracker()
+    grey, (face,) = scene([lambda _: (100, 10)], 0)
+    tracker.update(grey, 0.0, [face])
+    (hidden,) = tracker.state()["tracks"]
+    beside = {
+        name: value + 5 if name in ("left", "right") else value
+        for name, value in hidden["box"].items()
+    }
+    followed = hidden | {"number": 1, "box": beside}
+    # The hidden one is expected just where the face is.
+    tracker.restore({"next": 2, "tracks": [hidden | {"visible": False}, followed]})
+    found = tracker.update(grey, 0.1, [face], fresh=True)
+    assert [one.track for one in found if one.detected] == [1]
+
+
 def test_a_cut_ends_all_tracks() -> None:
     tracker = Tracker()
     grey, (face,) = scene([lambda _: (100, 10)], 0)
