@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_network import SCRIPT
 
 pytestmark = pytest.mark.slow  # TensorFlow starts
 
@@ -96,30 +97,9 @@ def test_where_nothing_is_averaged_nothing_happens() -> None:
             np.testing.assert_array_equal(ours, wanted)
 
 
-# A small network stands for EfficientNetB2.
-_RUN = """
-import json, sys
-from pathlib import Path
-
-import keras
-import fer.training.train as module
-from fer.dataset.table import FaceTable
-from fer.params import load_params
-from fer.training.batch_norm import with_fused_batch_norm
-from fer.training.checkpoint import Checkpoint
-from fer.training.devices import configure
-
-faces, params_file, folder = map(Path, sys.argv[1:])
-
-def small():
-    inputs = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    x = keras.layers.Conv2D(8, 3, strides=4)(x)
-    x = keras.layers.Activation("relu")(keras.layers.BatchNormalization(name="norm")(x))
-    return with_fused_batch_norm(keras.Model(inputs, x, name="backbone"))
-
-module.build_backbone = small
-params = load_params(params_file)
+_RUN = (
+    SCRIPT
+    + """
 devices = configure(seed=1, precision="float32", deterministic=True)
 
 def fresh():
@@ -151,6 +131,7 @@ for name in ("whole", "cut"):
     }
 print("found " + json.dumps(found))
 """
+)
 
 
 def test_the_average_is_what_is_kept_and_a_resumed_run_keeps_the_same(

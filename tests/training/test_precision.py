@@ -9,34 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from small_network import SCRIPT
 
 pytestmark = pytest.mark.slow
 
-# A small network stands for EfficientNetB2; its batch norm is the project's own, which is fused in
-# float32 alone.
-_RUN = """
-import json, sys
-from pathlib import Path
-
-import keras
-import fer.training.train as module
-from fer.dataset.table import FaceTable
-from fer.params import load_params
-from fer.training.batch_norm import BatchNormalization, with_fused_batch_norm
-from fer.training.checkpoint import Checkpoint
-from fer.training.devices import configure
-
-faces, params_file, folder = map(Path, sys.argv[1:])
-
-def small():
-    inputs = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    x = keras.layers.Conv2D(16, 3, strides=4)(x)
-    x = keras.layers.Activation("relu")(keras.layers.BatchNormalization(name="norm")(x))
-    return with_fused_batch_norm(keras.Model(inputs, x, name="backbone"))
-
-module.build_backbone = small
-params = load_params(params_file)
+_RUN = (
+    SCRIPT
+    + """
 devices = configure(seed=1, precision=params.train.precision, deterministic=True)
 trainer = module.Trainer(FaceTable.read(faces), params.train, seed=1, devices=devices)
 state = trainer.run(Checkpoint(folder / "run"), lambda state: None)
@@ -50,6 +29,7 @@ print("found " + json.dumps({
     "logits": keras.backend.standardize_dtype(trainer.network.outputs[0].dtype),
 }))
 """
+)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
