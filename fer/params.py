@@ -281,6 +281,7 @@ class VideoParams(Section):
     sample_fps: float | None = Field(default=None, gt=0)
     detect_interval: float = Field(default=0.2, ge=0)
     small_interval: float = Field(default=0.6, ge=0)
+    classify_interval: float = Field(default=0.1, ge=0, le=1)
     max_side: int = Field(default=960, ge=64)
     max_carried: float = Field(default=0.6, ge=0)
     max_missing: float = Field(default=1.5, ge=0)

@@ -1,7 +1,8 @@
 """The results schema: one row per face, and one row with null face where a picture has none.
 
-Version 1. The same columns serve video: there a row is a face of a frame. `COLUMNS` is the
-documentation too; `markdown()` prints it as a table.
+The same columns serve video: there a row is a face of a frame. `COLUMNS` is the documentation too;
+`markdown()` prints it as a table. Version 2 added `classified`; files of version 1 are read with
+null in it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from fer.faces.quality import Quality
     from fer.inference.recognizer import Prediction
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+_SINCE: Final = {"classified": 2}  # columns that older files lack
 VERSION_KEY: Final = b"fer.results.version"
 CLASSES_KEY: Final = b"fer.classes"
 _LIST_SEPARATOR = ";"
@@ -92,6 +94,13 @@ COLUMNS: Final[tuple[Column, ...]] = (
     ),
     Column("expression", "string", "", "The most probable expression."),
     Column("confidence", "float32", "probability", "Its probability."),
+    Column(
+        "classified",
+        "bool",
+        "",
+        "In a video: whether the model saw this very face; false where the probabilities lie "
+        "between those of a frame before and one after. Null for a picture.",
+    ),
     Column("detector", "string", "", "Which detector looked.", null=False),
     Column(
         "faces_digest",
@@ -240,13 +249,33 @@ def read_part(
             f"{where} is no Parquet file ({error}). Delete it and run the batch again."
         ) from None
     schema = schema or results_schema()
-    version = (table.schema.metadata or {}).get(VERSION_KEY)
-    if version != str(SCHEMA_VERSION).encode() or table.schema.names != schema.names:
-        raise TableError(
-            f"{where} has results schema {(version or b'none').decode()}, this version reads "
-            f"{SCHEMA_VERSION}. Write to another output, or read it with the version that wrote it."
-        )
+    check_schema(table.schema, schema, where)
+    for place, field in enumerate(schema):
+        if field.name not in table.schema.names:
+            table = table.add_column(place, field, pa.nulls(len(table), field.type))
     return table.cast(schema)
+
+
+def check_schema(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
+    """Refuse a file whose rows this version cannot read.
+
+    Args:
+        found: the file's.
+        wanted: one of this module's; columns that are younger than the file may be absent.
+        where: names the file.
+
+    Raises:
+        TableError: another version, or other columns.
+    """
+    version = (found.metadata or {}).get(VERSION_KEY, b"none").decode()
+    readable = version.isdecimal() and 1 <= int(version) <= SCHEMA_VERSION
+    if not readable or found.names != [
+        name for name in wanted.names if _SINCE.get(name, 1) <= int(version)
+    ]:
+        raise TableError(
+            f"{where} has results schema {version}, this version reads up to {SCHEMA_VERSION}. "
+            "Write to another output, or read it with the version that wrote it."
+        )
 
 
 def markdown(columns: Iterable[Column] = COLUMNS) -> str:
@@ -265,6 +294,7 @@ def _schema(columns: Iterable[Column]) -> pa.Schema:
 
     types = {
         "string": pa.string(),
+        "bool": pa.bool_(),
         "int32": pa.int32(),
         "int64": pa.int64(),
         "float32": pa.float32(),

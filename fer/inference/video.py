@@ -35,7 +35,8 @@ class VideoSummary:
         run_id: of the run that came to the end; rows from before a kill have another.
         frames: analysed frames, each with at least one row.
         resumed: of these, what an earlier, killed run had done.
-        faces: rows with a face; `carried` of them between two detections.
+        faces: rows with a face; `carried` of them between two detections, `classified` of them
+            seen by the model, the others between two that were.
         tracks: persons told apart.
         corrupt: frames that could not be decoded; their rows say so.
         seconds: of this run.
@@ -63,6 +64,7 @@ class VideoSummary:
     finished_before: bool = False
     faces: int = 0
     carried: int = 0
+    classified: int = 0
     tracks: int = 0
     without_face: int = 0
     corrupt: int = 0
@@ -150,6 +152,7 @@ def analyze_video(
     summary.run_id = results.last_run()
     counts = results.counts()
     summary.frames, summary.faces, summary.carried = counts.frames, counts.faces, counts.carried
+    summary.classified = counts.classified
     summary.tracks, summary.without_face = counts.tracks, counts.without_face
     summary.corrupt = counts.corrupt
     if counts.corrupt:

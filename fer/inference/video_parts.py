@@ -40,6 +40,7 @@ class Counts:
     frames: int
     faces: int
     carried: int
+    classified: int
     tracks: int
     without_face: int
     corrupt: int
@@ -200,9 +201,9 @@ class VideoResults:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
-        frames = faces = carried = without = corrupt = 0
+        frames = faces = carried = classified = without = corrupt = 0
         tracks: set[int] = set()
-        names = ["frame", "face", "track", "detection_score", "quality_marks"]
+        names = ["frame", "face", "track", "detection_score", "quality_marks", "classified"]
         with pq.ParquetFile(self.target) as file:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=names, use_threads=False)
@@ -210,13 +211,14 @@ class VideoResults:
                 found = table.filter(pc.is_valid(table.column("face")))
                 faces += found.num_rows
                 carried += found.column("detection_score").null_count
+                classified += pc.sum(found.column("classified")).as_py() or 0
                 tracks.update(pc.unique(found.column("track")).to_pylist())
                 empty = table.num_rows - found.num_rows
                 lost = table.filter(pc.is_null(table.column("face"))).column("quality_marks")
                 broken = empty - lost.null_count
                 corrupt += broken
                 without += empty - broken
-        return Counts(frames, faces, carried, len(tracks), without, corrupt)
+        return Counts(frames, faces, carried, classified, len(tracks), without, corrupt)
 
     def write_beside(self, summary: dict[str, Any]) -> None:
         """Write NAME.json, and the episodes in it as NAME.episodes.csv."""

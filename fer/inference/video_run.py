@@ -8,9 +8,10 @@ import os
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer.faces.cuts import SceneCuts
-from fer.faces.finder import FoundFace, found_face
+from fer.faces.finder import found_face
 from fer.faces.looks import Looks
-from fer.faces.tracker import Tracker
+from fer.faces.tracker import Tracked, Tracker
 from fer.inference.ahead import ahead
+from fer.inference.keyframes import Keyframes, Sighting
 from fer.inference.recognizer import Prediction, Recognizer
 from fer.inference.results import face_columns
 from fer.inference.video_file import Frame, VideoFile
@@ -47,7 +49,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class _Seen:
-    """One frame on its way: decoded, then with faces, then with their probabilities."""
+    """One frame on its way: decoded, then with faces, whose probabilities come last."""
 
     frame: Frame
     grey: Image | None = None
@@ -55,8 +57,7 @@ class _Seen:
     cut: bool = False
     fresh: bool = False
     state: State | None = None  # before this frame, where a part begins
-    faces: tuple[tuple[int, bool, FoundFace], ...] = ()
-    probabilities: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 7), np.float32))
+    faces: tuple[Sighting, ...] = ()
 
 
 class VideoRun:
@@ -201,38 +202,42 @@ class VideoRun:
                 tracked = tracker.update(
                     seen.grey, seen.frame.time, detections, cut=seen.cut, fresh=seen.fresh
                 )
-                seen.faces = tuple(
-                    (one.track, one.detected, self._found(seen.grey, one.box)) for one in tracked
-                )
+                seen.faces = tuple(self._sighting(seen.grey, one, seen.frame) for one in tracked)
                 seen.grey = seen.detections = None
                 self.stages["track"] += time.perf_counter() - clock
             yield seen
 
-    def _found(self, grey: Image, box: Detection) -> FoundFace:
+    def _sighting(self, grey: Image, one: Tracked, frame: Frame) -> Sighting:
         faces = self.recognizer.faces
-        return found_face(grey, box, faces.margin, landmarks=self.landmarks, align=faces.align)
+        face = found_face(grey, one.box, faces.margin, landmarks=self.landmarks, align=faces.align)
+        return Sighting(one.track, frame.time, one.detected, face)
 
     def _classified(self, frames: Iterator[_Seen]) -> Generator[_Seen, None, None]:
-        """Probabilities, for the faces of several frames together."""
-        waiting: list[_Seen] = []
-
-        def answered() -> Iterator[_Seen]:
-            clock = time.perf_counter()
-            crops = [face.crop for seen in waiting for _, _, face in seen.faces]
-            scores = self.recognizer.classifier.probabilities(crops)
-            first = 0
-            for seen in waiting:
-                seen.probabilities = scores[first : first + len(seen.faces)]
-                first += len(seen.faces)
-            self.stages["classify"] += time.perf_counter() - clock
-            yield from waiting
-
+        """Probabilities of each face; the key frames of several frames are classified together."""
+        keyframes = Keyframes(self.params.classify_interval)
+        waiting: deque[_Seen] = deque()
+        chosen: list[Sighting] = []
         for seen in frames:
+            if seen.state is not None:  # a part begins, and must know nothing of the one before
+                chosen += keyframes.close()
+            chosen += keyframes.update(seen.faces)
             waiting.append(seen)
-            if sum(len(one.faces) for one in waiting) >= _BATCH or len(waiting) >= _MOST_AHEAD:
-                yield from answered()
-                waiting = []
-        yield from answered()
+            if len(chosen) >= _BATCH or len(waiting) >= _MOST_AHEAD:
+                self._classify(chosen)
+                chosen = []
+                while waiting and all(one.known for one in waiting[0].faces):
+                    yield waiting.popleft()
+        self._classify(chosen + keyframes.close())
+        yield from waiting
+
+    def _classify(self, chosen: list[Sighting]) -> None:
+        clock = time.perf_counter()
+        crops = [one.face.crop for one in chosen]
+        for one, scores in zip(
+            chosen, self.recognizer.classifier.probabilities(crops), strict=True
+        ):
+            one.scores = scores
+        self.stages["classify"] += time.perf_counter() - clock
 
     def _rows(self, seen: _Seen) -> Iterator[dict[str, Any]]:
         model = self.recognizer.model
@@ -256,12 +261,15 @@ class VideoRun:
             yield base | {"quality_marks": [CORRUPT]}
         elif not seen.faces:
             yield base
-        answers = zip(seen.faces, seen.probabilities, strict=True)
-        for place, ((track, detected, face), scores) in enumerate(answers):
-            found = face_columns(place, face.detection, face.quality, Prediction.of(scores))
+        for place, one in enumerate(seen.faces):
+            face = one.face
+            found = face_columns(
+                place, face.detection, face.quality, Prediction.of(one.probabilities)
+            )
             # What was carried from an earlier frame has that frame's score, not one of its own.
-            score = face.detection.score if detected else None
-            yield base | found | {"track": track, "detection_score": score}
+            score = face.detection.score if one.detected else None
+            of_video = {"track": one.track, "detection_score": score}
+            yield base | found | of_video | {"classified": one.scores is not None}
 
     def _write(
         self, results: VideoResults, part: int, rows: list[dict[str, Any]], state: State

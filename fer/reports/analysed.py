@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fer.errors import TableError, UsageError
 from fer.expressions import EXPRESSIONS
-from fer.inference.results import SCHEMA_VERSION, VERSION_KEY, results_schema
+from fer.inference.results import VERSION_KEY, check_schema, results_schema
 from fer.inference.timeline import Timeline, timelines
 from fer.inference.video_parts import Counts, VideoResults
 from fer.reports.seen import Frames
@@ -241,15 +241,9 @@ def _head(path: Path) -> dict[str, Any] | None:
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            version = (schema.metadata or {}).get(VERSION_KEY)
-            if version is None:
+            if VERSION_KEY not in (schema.metadata or {}):
                 return None
-            if version != str(SCHEMA_VERSION).encode() or schema.names != results_schema().names:
-                raise TableError(
-                    f"{path} has results schema {version.decode(errors='replace')}, this version "
-                    f"reads {SCHEMA_VERSION}. Analyse the video again, or report it with the "
-                    "version that wrote it."
-                )
+            check_schema(schema, results_schema(), str(path))
             if not file.metadata.num_rows:
                 return None
             rows = next(file.iter_batches(1, columns=columns, use_threads=False))

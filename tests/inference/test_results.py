@@ -77,7 +77,7 @@ def test_rows_survive_parquet() -> None:
     assert first["analysed_at"] == rows[0]["analysed_at"]
     assert (first["box_left"], first["p_fear"], first["expression"]) == (-1.5, 0.5, "fear")
     assert second["face"] is None
-    assert table.schema.metadata[VERSION_KEY] == b"1"
+    assert table.schema.metadata[VERSION_KEY] == b"2"
 
 
 def test_rows_survive_csv() -> None:
@@ -118,13 +118,27 @@ def test_parts_are_read_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_of_version_1_is_read() -> None:
+    table = to_table([row(), row(uri="b")], results_schema())
+    older = table.drop_columns("classified")
+    older = older.replace_schema_metadata({**table.schema.metadata, VERSION_KEY: b"1"})
+    assert read_part(to_parquet(older)).equals(table)
+    # What it lacks may be lacking because it is older, and for no other reason.
+    for bad in (
+        older.drop_columns("confidence"),
+        older.replace_schema_metadata(table.schema.metadata),
+    ):
+        with pytest.raises(TableError, match="has results schema"):
+            read_part(to_parquet(bad))
+
+
 def test_another_schema_and_damage_are_refused() -> None:
     data = to_parquet(to_table([row()], results_schema()))
     with pytest.raises(TableError, match="no Parquet file"):
         read_part(data[:-20], "x")
     table = to_table([row()], results_schema())
-    newer = table.replace_schema_metadata({**table.schema.metadata, VERSION_KEY: b"2"})
-    with pytest.raises(TableError, match="schema 2"):
+    newer = table.replace_schema_metadata({**table.schema.metadata, VERSION_KEY: b"3"})
+    with pytest.raises(TableError, match="schema 3"):
         read_part(to_parquet(newer))
     with pytest.raises(TableError, match="schema none"):
         read_part(to_parquet(pa.table({"a": [1]})))

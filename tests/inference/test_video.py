@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from fer.cli import app
 from fer.errors import ConflictError, DetectorError, UsageError, VideoError
+from fer.expressions import EXPRESSIONS
 from fer.inference.recognizer import Recognizer
 from fer.inference.results import results_schema
 from fer.inference.video import VideoSummary, analyze_video
@@ -95,8 +96,9 @@ def test_a_carried_box_stays_on_the_face(whole: VideoSummary) -> None:
 def test_a_change_is_dated_within_three_frames(whole: VideoSummary) -> None:
     before, after = whole.episodes
     listed = rows(whole)
-    assert before["expression"] == listed[CHANGE - 1]["expression"]
-    assert after["expression"] == listed[CHANGE]["expression"]
+    # Within one interval of key frames around the change, probabilities lie between the two.
+    assert before["expression"] == listed[CHANGE - 2]["expression"]
+    assert after["expression"] == listed[CHANGE + 2]["expression"]
     assert after["start"] == pytest.approx(CHANGE / FPS, abs=3 / FPS)
     assert before["end"] == pytest.approx(CHANGE / FPS, abs=3 / FPS)
     path = Path(whole.results)
@@ -105,6 +107,31 @@ def test_a_change_is_dated_within_three_frames(whole: VideoSummary) -> None:
             before["expression"], after["expression"]
         ]  # fmt: skip
     assert json.loads(path.with_suffix(".json").read_text())["episodes"] == whole.episodes
+
+
+def test_between_key_frames_probabilities_are_interpolated(
+    whole: VideoSummary, clip: Path, recognizer: Recognizer, tmp_path: Path
+) -> None:
+    every = PARAMS.model_copy(update={"classify_interval": 0.0})
+    target = tmp_path / "clip.parquet"
+    dear = analyze_video(clip, recognizer, target, params=every, part_frames=15)
+    assert dear.classified == dear.faces == whole.faces
+    faces = [row for row in rows(whole) if row["face"] is not None]
+    # Every other frame at 20 frames/s, and where a part of 15 frames begins and ends.
+    assert len(faces) / 2 <= sum(row["classified"] for row in faces) == whole.classified
+    assert whole.classified < 0.7 * len(faces)
+    for row, other in zip(rows(whole), rows(dear), strict=True):
+        scores = np.array(
+            [[one[f"p_{name}"] for name in EXPRESSIONS] for one in (row, other)], float
+        )
+        if row["classified"]:
+            np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
+        elif row["face"] is not None:
+            assert scores[0].sum() == pytest.approx(1, abs=1e-5)
+            assert row["expression"] == EXPRESSIONS[int(scores[0].argmax())]
+    assert [one["expression"] for one in dear.episodes] == [
+        one["expression"] for one in whole.episodes
+    ]
 
 
 def test_the_file_is_of_the_schema_in_row_groups(whole: VideoSummary) -> None:

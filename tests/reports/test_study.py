@@ -84,7 +84,7 @@ def test_results_that_are_none(tmp_path: Path) -> None:
         ([tmp_path / "film.mp4"], UsageError, r"film\.mp4 is no result"),
         ([tmp_path / "folder"], UsageError, "holds no results of `fer video`"),
         ([tmp_path / "cut.parquet"], TableError, r"cut\.parquet cannot be read as Parquet"),
-        ([tmp_path / "new.parquet"], TableError, "schema 7, this version reads 1"),
+        ([tmp_path / "new.parquet"], TableError, "schema 7, this version reads up to 2"),
     ]
     for paths, kind, words in refused:
         with pytest.raises(kind, match=words):
