@@ -8,7 +8,8 @@ was seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,3 +110,41 @@ class Keyframes:
         for other in self._between.pop(one.track, ()):
             other.after = one
         self._keys[one.track] = one
+
+
+class Turns:
+    """Chooses whom to classify in live video, where no frame to come is known.
+
+    Whoever has just come is classified at once; the others every so many seconds, in turns, so
+    that no frame waits for all of them.
+
+    Args:
+        interval: between two looks at one person, s; 0: everybody in every frame.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self._seen: dict[int, float] = {}
+        self._before: float | None = None
+
+    def choose(self, time: float, tracks: Sequence[int]) -> list[int]:
+        """Whom to classify of those in the next frame, by number and in the order of `tracks`.
+
+        Args:
+            time: of the frame, s; must not go back.
+            tracks: everybody in it. Who is not there is forgotten.
+        """
+        passed = self.interval if self._before is None else time - self._before
+        self._before = time
+        self._seen = {track: self._seen[track] for track in tracks if track in self._seen}
+        waiting = sorted(
+            (seen, track)
+            for track, seen in self._seen.items()
+            if time - seen >= self.interval - _SOON
+        )
+        share = len(tracks) * passed / self.interval if self.interval else len(tracks)
+        most = max(1, math.ceil(share - _SOON))
+        turn = {track for _, track in waiting[:most]}
+        chosen = [one for one in tracks if one in turn or one not in self._seen]
+        self._seen |= dict.fromkeys(chosen, time)
+        return chosen

@@ -1,9 +1,9 @@
 """Expressions as they happen.
 
-Each new frame is tracked and classified at once. Detection takes longer than a frame, so it runs
-beside that in a thread; when it is done, optical flow carries what it found to the present frame.
-It begins anew as soon as it may, so on a slow machine detections become rarer and the picture
-stays smooth.
+Each new frame is tracked at once, and the people in it are classified in turns. Detection takes
+longer than a frame, so it runs beside that in a thread; when it is done, optical flow carries what
+it found to the present frame. It begins anew as soon as it may, so on a slow machine detections
+become rarer and the picture stays smooth.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from fer.faces.crop import crop_face
 from fer.faces.cuts import SceneCuts
 from fer.faces.looks import Looks
 from fer.faces.tracker import Tracker
+from fer.inference.keyframes import Turns
 from fer.inference.overlay import Label, draw
-from fer.inference.timeline import RunningFilter
+from fer.inference.timeline import RunningFilter, Series
 from fer.inference.video_writer import check_source
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ class Live:
         self._landmarks = recognizer.landmarks if faces.align else None
         self._tracker = Tracker(params, self._looks)
         self._cuts = SceneCuts(params.cut_correlation)
+        self._turns = Turns(params.classify_interval)
         self._filter = RunningFilter(params.timeline.smoothing)
+        self._shown: dict[int, Series] = {}  # in the frame before
         self._times: dict[str, deque[float]] = {name: deque(maxlen=_KEPT) for name in STAGES}
         self._looking: tuple[Future[list[Detection]], Moment | None] | None = None
         self._returns = 0
@@ -203,13 +206,17 @@ class Live:
         detections, moment = self._found(cut)
         tracked = self._tracker.update(grey, shot.time, detections, cut=cut, detected_on=moment)
         self._look(grey, shot, pool)
-        crops = [self._crop(grey, one.box) for one in tracked]
+        turn = self._turns.choose(shot.time, [one.track for one in tracked])
+        crops = [self._crop(grey, one.box) for one in tracked if one.track in turn]
         followed = time.perf_counter()
-        scores = self.recognizer.classifier.probabilities(crops)
-        labels = tuple(
-            Label(one.track, one.box, self._filter.update(one.track, shot.time, row))
-            for one, row in zip(tracked, scores, strict=True)
-        )
+        scores = dict(zip(turn, self.recognizer.classifier.probabilities(crops), strict=True))
+        self._shown = {
+            track: self._filter.update(track, shot.time, scores[track])
+            if track in scores
+            else self._shown[track]
+            for track in (one.track for one in tracked)
+        }
+        labels = tuple(Label(one.track, one.box, self._shown[one.track]) for one in tracked)
         self._filter.forget(shot.time - self.params.max_missing)
         classified = time.perf_counter()
         self._recent.append(classified)

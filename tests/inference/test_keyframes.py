@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fer.faces.detector import Detection
 from fer.faces.finder import FoundFace
 from fer.faces.quality import Quality
-from fer.inference.keyframes import Keyframes, Sighting
+from fer.inference.keyframes import Keyframes, Sighting, Turns
 
 FACE = FoundFace(
     Detection(0, 0, 9, 9, 1.0), Quality(9.0, 500.0, 99.0), np.zeros((48, 48), np.uint8)
@@ -100,3 +100,26 @@ def test_every_face_gets_what_lies_between(
                 assert (
                     one.before.time < one.time < one.after.time < one.before.time + interval + step
                 )
+
+
+def test_live_everybody_has_a_turn_and_no_frame_has_all() -> None:
+    turns = Turns(0.1)
+    chosen = [turns.choose(number / 30, [0, 1, 2]) for number in range(12)]
+    assert chosen[0] == [0, 1, 2]
+    assert chosen[1:3] == [[], []]
+    assert chosen[3:] == [[0], [1], [2]] * 3
+
+
+def test_live_a_slow_machine_classifies_everybody_in_each_frame() -> None:
+    turns = Turns(0.1)
+    assert [turns.choose(number / 5, [0, 1, 2]) for number in range(3)] == [[0, 1, 2]] * 3
+    turns = Turns(0.0)
+    assert [turns.choose(number / 30, [0, 1]) for number in range(3)] == [[0, 1]] * 3
+
+
+def test_live_whoever_comes_or_comes_back_is_classified_at_once() -> None:
+    turns = Turns(0.1)
+    assert turns.choose(0.0, [3]) == [3]
+    assert turns.choose(0.03, [3, 1]) == [1]
+    assert turns.choose(0.06, [1]) == []
+    assert turns.choose(0.09, [3, 1]) == [3]
