@@ -2,12 +2,14 @@
 
     python benchmarks/dating.py --faces fer2013.zip
     python benchmarks/dating.py --variants "smoothing=0.2" "enter=0.4 leave=0.3" --json
+    python benchmarks/dating.py --sequences 48 --variants classify_interval={0,0.2,0.3}
 
-For choosing the parameters of `video.timeline`, and so on validation faces: crops of FER2013 faces
-that change into one another within three frames, each frame moved, scaled and noisy as a tracked
-face's crops are, are classified, and the episodes compared with the true dates. Only changes that
-the model reads count: before and after it says the given expression with 0.5 or more, more often
-than not. Whole scenes are benchmarks/tracking.py's affair.
+For choosing `video.classify_interval` and the parameters of `video.timeline`, and so on validation
+faces: crops of FER2013 faces that change into one another within three frames, each frame moved,
+scaled and noisy as a tracked face's crops are, are classified, and the episodes compared with the
+true dates. Only changes that the model reads count: before and after it says the given expression
+with 0.5 or more, more often than not, where it sees every frame. Whole scenes are
+benchmarks/tracking.py's affair.
 """
 
 from __future__ import annotations
@@ -30,14 +32,20 @@ from numpy.typing import NDArray
 from fer import Recognizer
 from fer.expressions import EXPRESSIONS
 from fer.faces.cuts import correlation
+from fer.faces.detector import Detection
+from fer.faces.finder import FoundFace
+from fer.faces.quality import Quality
 from fer.inference.classifier import Classifier
+from fer.inference.keyframes import Keyframes, Sighting
 from fer.inference.timeline import find_episodes, smooth
-from fer.params import TimelineParams
+from fer.params import VideoParams
 
 FPS, SECONDS = 25, 8
 FADE = 3.5  # frames that a change takes
 EVERY = 5  # frames between two detections, whose boxes differ
 WITHIN = 3  # frames
+FACE = FoundFace(Detection(0, 0, 1, 1, 0), Quality(1, 0, 0), np.zeros((48, 48), np.uint8))
+"""Of a sighting: which frames are key frames does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +97,25 @@ def sequence(faces: Faces, rng: np.random.Generator, classifier: Classifier) -> 
     return Sequence(scores, changes, [int(faces.labels[n]) for n in shown])
 
 
-def judged(sequences: list[Sequence], params: TimelineParams) -> dict[str, Any]:
+def by_key_frames(sequence: Sequence, interval: float) -> NDArray[np.float64]:
+    """The probabilities where the classifier sees key frames alone (n, 7)."""
+    keyframes = Keyframes(interval)
+    sightings = [Sighting(0, number / FPS, False, FACE) for number in range(SECONDS * FPS)]
+    chosen = [key for one in sightings for key in keyframes.update([one])]
+    for one in chosen + keyframes.close():
+        one.scores = sequence.probabilities[round(one.time * FPS)].astype(np.float32)
+    return np.stack([one.probabilities for one in sightings]).astype(np.float64)
+
+
+def judged(sequences: list[Sequence], params: VideoParams) -> dict[str, Any]:
     """Changes made, readable and dated, errors in frames, and episodes in all."""
     made, readable, episodes = 0, 0, 0
     errors: list[float] = []
+    timeline = params.timeline
     for one in sequences:
         times = np.arange(len(one.probabilities)) / FPS
-        found = list(
-            find_episodes(times, smooth(times, one.probabilities, params.smoothing), params)
-        )
+        scores = by_key_frames(one, params.classify_interval)
+        found = list(find_episodes(times, smooth(times, scores, timeline.smoothing), timeline))
         episodes += len(found)
         said = one.probabilities.argmax(axis=1)
         sure = one.probabilities.max(axis=1) >= 0.5
@@ -143,10 +161,11 @@ def main() -> None:
     chosen = cast(faces, arguments.count, arguments.seed, classifier)
     rng = np.random.default_rng(arguments.seed)
     sequences = [sequence(chosen, rng, classifier) for _ in range(arguments.sequences)]
-    results = {"as it is": judged(sequences, TimelineParams())}
+    results = {"as it is": judged(sequences, VideoParams())}
     for text in arguments.variants:
         values = dict(part.split("=", 1) for part in text.split())
-        results[text] = judged(sequences, TimelineParams.model_validate(values))
+        own = {name: values.pop(name) for name in list(values) if name in VideoParams.model_fields}
+        results[text] = judged(sequences, VideoParams.model_validate(own | {"timeline": values}))
     if arguments.json:
         print(json.dumps({"seed": arguments.seed, "variants": results}, indent=2))
         return

@@ -4,10 +4,11 @@
     python benchmarks/video.py --clip clip.mp4 --peer /path/to/peer/bin/python --json
 
 The clip is made unless one is named: 640x480, 30 frames/s, one to three drawn people who move.
-It is analysed as params.yaml has it, with optical flow between detections, and with detection on
-every frame, once by the default scale and once scaled down so that the smallest face found is 50
-px; then the same file is played live. `--peer` is the Python of an environment that holds the
-package `fer` of PyPI (`pip install fer 'opencv-contrib-python<5' 'setuptools<81'`). Its own
+It is analysed as params.yaml has it, with optical flow between detections and probabilities
+interpolated between key frames; with every face classified; and with detection and classification
+on every frame; the first and the last also scaled down so that the smallest face found is 50 px.
+Then the same file is played live. `--peer` is the Python of an environment that holds the package
+`fer` of PyPI (`pip install fer 'opencv-contrib-python<5' 'setuptools<81'`). Its own
 `Video.analyze`, whose smallest face is 50 px, then takes its turns on the same file: with nothing
 saved or drawn, and as it comes, when it saves every frame. Turns are taken in rounds, so that
 whatever else the machine does meets all alike, and medians are printed.
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,8 @@ from fer.inference.video import analyze_video
 from fer.params import VideoParams
 
 WIDTH, HEIGHT, FPS = 640, 480, 30
-TRACKED, EVERY, ALIKE = "tracked", "detected every frame", "the same, from 50 px"
+TRACKED, CLASSIFIED, EVERY = "tracked", "each face classified", "detected every frame"
+FROM_50, ALIKE = "tracked, from 50 px", "every frame, from 50 px"
 PEER, PEER_SAVING = "package fer", "package fer, saving"
 PEER_SMALLEST = 50.0  # px: `min_face_size` of the package
 WANTED_FPS, WANTED_LATENCY, WANTED_TIMES = 30.0, 60.0, 5.0
@@ -77,13 +80,13 @@ def analysed(clip: Path, recognizer: Recognizer, params: VideoParams) -> Turn:
     }
 
 
-def alike(clip: Path, recognizer: Recognizer) -> VideoParams:
-    """Detection on every frame, of faces from the size on that the package looks for."""
+def side_from_50(clip: Path, recognizer: Recognizer) -> int:
+    """The `max_side` at which the smallest face found is as large as the package looks for."""
     capture = cv2.VideoCapture(str(clip))
     side = max(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
     capture.release()
     scale = min(1.0, recognizer.detector.smallest_face / PEER_SMALLEST)
-    return VideoParams(detect_interval=0.0, small_interval=0.0, max_side=round(side * scale))
+    return round(side * scale)
 
 
 def by_peer(clip: Path, python: Path, *, saving: bool) -> Turn:
@@ -122,7 +125,7 @@ def text_of(document: dict[str, Any]) -> str:
     for name, one in document["analysis"].items():
         shares = ", ".join(f"{stage} {part:.0%}" for stage, part in one.get("shares", {}).items())
         lines.append(
-            f"{name:<21}{one['frames_per_second']:>8.1f} frames/s{one['cpu_ms']:>8.1f} ms of CPU "
+            f"{name:<24}{one['frames_per_second']:>8.1f} frames/s{one['cpu_ms']:>8.1f} ms of CPU "
             f"a frame{one['faces']:>6.2f} faces a frame  {shares}"
         )
     lines.append(f"wanted: {TRACKED} at least {WANTED_FPS:.0f} frames/s")
@@ -158,11 +161,13 @@ def main() -> None:
         clip = arguments.clip or Path(folder) / "clip.mp4"
         if arguments.clip is None:
             write_clip(clip, arguments.faces, arguments.seconds)
-        every = VideoParams(detect_interval=0.0, small_interval=0.0)
+        side = {"max_side": side_from_50(clip, recognizer)}
+        each = {"classify_interval": 0.0}
+        every = {"detect_interval": 0.0, "small_interval": 0.0} | each
+        changes = {TRACKED: {}, CLASSIFIED: each, EVERY: every, FROM_50: side, ALIKE: every | side}
         ways: dict[str, Callable[[], Turn]] = {
-            TRACKED: lambda: analysed(clip, recognizer, VideoParams()),
-            EVERY: lambda: analysed(clip, recognizer, every),
-            ALIKE: lambda: analysed(clip, recognizer, alike(clip, recognizer)),
+            name: partial(analysed, clip, recognizer, VideoParams.model_validate(values))
+            for name, values in changes.items()
         }
         if arguments.peer:
             ways[PEER] = lambda: by_peer(clip, arguments.peer, saving=False)
@@ -183,7 +188,7 @@ def main() -> None:
     }
     if PEER in analysis:
         theirs = analysis[PEER]["frames_per_second"]
-        for name in (TRACKED, EVERY, ALIKE):
+        for name in changes:
             times = analysis[name]["frames_per_second"] / theirs
             document["times_peer"][name] = round(times, 2)
     print(json.dumps(document, indent=2) if arguments.json else text_of(document))
