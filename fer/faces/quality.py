@@ -13,6 +13,8 @@ from fer.faces.detector import Image
 # of 6,000 FER2013 images drawn with seed 0 (sharpness 1 % 422; brightness 1 % 53, 99 % 203).
 MIN_SHARPNESS = 422.0
 BRIGHTNESS = (53.0, 203.0)
+# Likewise, of validation images (benchmarks/pose.py --faces): 99 % are turned by less.
+MAX_POSE = 60.0
 # A smaller face is enlarged to the crop: it has less detail than any FER2013 image.
 MIN_SIZE = float(CROP_SIZE)
 
@@ -36,12 +38,14 @@ class Quality:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Which of `small`, `blurred`, `dark`, `bright` hold; () for a face as FER2013's are."""
+        """Which of `small`, `blurred`, `dark`, `bright`, `turned` hold; () for a face as FER2013's
+        are. Without a pose nothing is called turned."""
         holds = {
             "small": self.size < MIN_SIZE,
             "blurred": self.sharpness < MIN_SHARPNESS,
             "dark": self.brightness < BRIGHTNESS[0],
             "bright": self.brightness > BRIGHTNESS[1],
+            "turned": self.pose is not None and self.pose > MAX_POSE,
         }
         return tuple(name for name, true in holds.items() if true)
 

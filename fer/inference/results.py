@@ -85,8 +85,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "quality_marks",
         "list<string>",
         "",
-        "small, blurred, dark, bright: where the crop is unlike FER2013's; corrupt, with null "
-        "face: a video frame that could not be decoded (CSV: joined by ;).",
+        "small, blurred, dark, bright, turned: where the face is unlike FER2013's; corrupt, with "
+        "null face: a video frame that could not be decoded (CSV: joined by ;).",
     ),
     *(
         Column(f"p_{name}", "float32", "probability", f"Probability of {name}.")

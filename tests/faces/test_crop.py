@@ -13,7 +13,7 @@ from fer.faces.crop import crop_face
 from fer.faces.detector import Detection
 from fer.faces.dlib_detector import DlibHogDetector
 from fer.faces.finder import find_faces
-from fer.faces.quality import BRIGHTNESS, MIN_SHARPNESS, measure
+from fer.faces.quality import BRIGHTNESS, MAX_POSE, MIN_SHARPNESS, measure
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -123,6 +123,8 @@ def test_quality_measures_and_marks(astronaut: np.ndarray) -> None:
     assert blurred.sharpness < MIN_SHARPNESS
     assert blurred.marks == ("blurred",)
     assert measure(face.crop, 47).marks == ("small",)
+    assert measure(face.crop, 91, MAX_POSE + 1).marks == ("turned",)
+    assert measure(face.crop, 91, MAX_POSE - 1).marks == ()
 
 
 def test_faces_of_a_reduced_picture_are_in_the_pixels_of_the_original(
