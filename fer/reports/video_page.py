@@ -274,9 +274,10 @@ def _meaning(videos: Sequence[Reported], params: TimelineParams) -> Section:
             "out. An episode counts in the segment in which it begins, with its whole length. So "
             "a doubtful face has a leading expression and no episode.\n\n"
             "A mark by quality says that a face is smaller, more blurred, darker, brighter or "
-            "turned further than those the model was trained on. A track is one face followed through one "
-            "scene; unless a list of people says who is who, each track is a participant of its "
-            "own, and somebody who comes back after a cut counts twice in the means."
+            "turned further than those the model was trained on. A track is one face followed "
+            "through one scene; unless a list of people says who is who, each track is a "
+            "participant of its own, and somebody who comes back after a cut counts twice in the "
+            "means."
         ),
     )
 
