@@ -72,7 +72,11 @@ def open_window() -> tuple[Screen | None, str]:
     try:
         return Window(), ""
     except cv2.error:
-        return None, "this OpenCV has no windows; pip install 'fer-workflow[live]' brings one"
+        # Both of OpenCV's packages write the same files: which one is there was the last installed.
+        return None, (
+            "this OpenCV has no windows; one that has is put in its place by "
+            "pip install --force-reinstall --no-deps opencv-python"
+        )
 
 
 def _answers(display: str) -> bool:
