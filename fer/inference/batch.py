@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 OWNER = "owner.json"
 LISTED = 50  # how many bad pictures the summary names; the quarantine names all
+PAUSES = (5.0, 20.0)  # s before another look at what storage did not give: a server restarts
 GIVE_UP = 20  # as many unreadable pictures in a row mean that the input is gone
 
 Progress = Callable[[int, int], None]
@@ -114,6 +115,11 @@ class _Seen:
     faces: tuple[FoundFace, ...] = ()
     quarantine: str = ""
     failure: str = ""
+    passing: bool = False  # the failure: storage did not answer just then
+
+
+Look = Callable[[Iterable[PictureFile]], Iterator[_Seen]]
+"""Looks at pictures and gives what it saw, in their order."""
 
 
 def run_batch(
@@ -226,14 +232,13 @@ class BatchRun:
         todo = self.todo()
         with self._looking() as look:
             while part := list(islice(todo, part_size)):
-                seen = []
                 before = self.summary.pictures - len(part)
-                for done, one in enumerate(look(part), start=1):
-                    self._watch(one)
+                seen = []
+                for done, one in enumerate(self._looked(look, part), start=1):
                     seen.append(one)
                     if progress:
                         progress(before + done, total)
-                rows, refused = self._classify(seen)
+                rows, refused = self._classify(self._once_more(look, seen))
                 self.require_ownership()
                 self._write(rows, refused)
         if progress:  # only now is the number known of what lists as it goes
@@ -277,7 +282,7 @@ class BatchRun:
             )
 
     @contextmanager
-    def _looking(self) -> Iterator[Callable[[Iterable[PictureFile]], Iterator[_Seen]]]:
+    def _looking(self) -> Iterator[Look]:
         """A function that looks at pictures in threads and gives what it saw, in their order."""
         with ThreadPoolExecutor(_workers(), thread_name_prefix="faces") as pool:
             try:
@@ -307,19 +312,37 @@ class BatchRun:
         except DetectorError:
             raise
         except StoreError as error:
-            return _Seen(file, failure=str(error))
+            return _Seen(file, failure=str(error), passing=isinstance(error, UnavailableError))
         except Exception as error:  # one picture never ends the run
             return _Seen(file, failure=f"{type(error).__name__}: {error}")
         return _Seen(file, picture.width, picture.height, tuple(found))
 
-    def _watch(self, one: _Seen) -> None:
-        """End the run where the input has gone, rather than fail every picture one by one."""
-        self._failures_in_a_row = self._failures_in_a_row + 1 if one.failure else 0
-        if self._failures_in_a_row >= GIVE_UP:
-            raise UnavailableError(
-                f"{GIVE_UP} pictures in a row could not be read, the last because: {one.failure} "
-                "Correct that and run the same command again: what is recorded is kept."
-            )
+    def _looked(self, look: Look, part: Iterable[PictureFile]) -> Iterator[_Seen]:
+        """What was seen of each picture, in order.
+
+        Raises:
+            UnavailableError: the input has gone; rather than fail every picture one by one.
+        """
+        for one in look(part):
+            self._failures_in_a_row = self._failures_in_a_row + 1 if one.failure else 0
+            if self._failures_in_a_row >= GIVE_UP:
+                raise UnavailableError(
+                    f"{GIVE_UP} pictures in a row could not be read, the last because: "
+                    f"{one.failure} Correct that and run the same command again: what is recorded "
+                    "is kept."
+                )
+            yield one
+
+    def _once_more(self, look: Look, seen: list[_Seen]) -> list[_Seen]:
+        """The same, after another look at those pictures that storage did not give just then."""
+        for pause in PAUSES:
+            places = [place for place, one in enumerate(seen) if one.passing]
+            if not places:
+                break
+            time.sleep(pause)
+            for place, one in zip(places, look([seen[it].file for it in places]), strict=True):
+                seen[place] = one
+        return seen
 
     def _classify(self, seen: list[_Seen]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Rows of results and of the quarantine; the faces are classified together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ SUFFIXES = frozenset(
 )
 MAX_BYTES = 256 << 20
 """A larger file is refused unread."""
+# Of a file server that does not answer just then.
+_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTDOWN}
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class Inputs(ABC):
         """A picture's bytes. May be called from several threads.
 
         Raises:
-            UnavailableError: it cannot be read now, or changed since it was listed.
+            UnavailableError: storage did not answer; another look may help.
+            StoreError: it cannot be read, or has gone or changed since it was listed.
             ImageError: it is too large a file.
         """
 
@@ -115,9 +119,10 @@ class FolderInputs(Inputs):
                 data = file.read()
                 changed = _etag(os.fstat(file.fileno())) != picture.etag
         except OSError as error:
-            raise UnavailableError(f"{path} cannot be read: {error.strerror}.") from None
+            kind = UnavailableError if error.errno in _PASSING else StoreError
+            raise kind(f"{path} cannot be read: {error.strerror}.") from None
         if changed:
-            raise UnavailableError(f"{path} changed after it was listed; the next run takes it.")
+            raise StoreError(f"{path} changed after it was listed; the next run takes it.")
         return data
 
     def count(self) -> int | None:
@@ -157,12 +162,7 @@ class BucketInputs(Inputs):
                     yield picture
 
     def read(self, picture: PictureFile) -> bytes:
-        try:
-            return self.bucket.fetch(picture.key, etag=picture.etag, limit=MAX_BYTES)
-        except UnavailableError:
-            raise
-        except StoreError as error:
-            raise UnavailableError(str(error)) from None
+        return self.bucket.fetch(picture.key, etag=picture.etag, limit=MAX_BYTES)
 
     def _picture(self, key: str, size: int, etag: str) -> PictureFile | None:
         name = key.rsplit("/", 1)[-1]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Final, cast
 
-from fer.errors import ImageError, UnavailableError
+from fer.errors import ImageError, StoreError
 from fer.registry.s3_errors import is_missing_key
 from fer.registry.s3_store import S3Store
 
@@ -38,9 +38,9 @@ class Bucket(S3Store):
             limit: bytes above which it is refused unread.
 
         Raises:
-            UnavailableError: it has gone, is no longer what `etag` says, or broke off.
+            UnavailableError: the server did not answer, or the object broke off.
             ImageError: it is larger than `limit`.
-            StoreError: the bucket cannot be read.
+            StoreError: it has gone, or is no longer what `etag` says; or the bucket cannot be read.
         """
         place = f"s3://{self.bucket}/{key}"
         with self._explained("s3:GetObject", key):
@@ -48,12 +48,12 @@ class Bucket(S3Store):
                 answer = self._client.get_object(Bucket=self.bucket, Key=key)
             except Exception as error:
                 if is_missing_key(error):
-                    raise UnavailableError(f"{place} went away after it was listed.") from None
+                    raise StoreError(f"{place} went away after it was listed.") from None
                 raise
             # Not `with body`: that hands out the raw stream, whose errors boto3 does not wrap.
             with closing(answer["Body"]) as body:
                 if etag is not None and answer["ETag"].strip('"') != etag:
-                    raise UnavailableError(
+                    raise StoreError(
                         f"{place} was replaced after it was listed; the next run takes it."
                     )
                 size = int(answer["ContentLength"])

@@ -288,10 +288,7 @@ class ShareRun(BatchRun):
         todo = iter(share.pictures)
         with self._looking() as look:
             while part := list(islice(todo, CHUNK)):
-                seen = []
-                for one in look(part):
-                    self._watch(one)
-                    seen.append(one)
+                seen = self._once_more(look, list(self._looked(look, part)))
                 more_rows, more_refused = self._classify(seen)
                 rows += more_rows
                 refused += more_refused

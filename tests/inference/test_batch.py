@@ -22,7 +22,7 @@ from fer.errors import ConflictError, DetectorError, StoreError, UnavailableErro
 from fer.faces.pose import Pose
 from fer.inference import batch as batch_module
 from fer.inference.batch import run_batch
-from fer.inference.inputs import FolderInputs
+from fer.inference.inputs import FolderInputs, PictureFile
 from fer.inference.outputs import FolderOutput, Output
 from fer.inference.recognizer import Recognizer
 from fer.inference.results import read_parts
@@ -215,6 +215,42 @@ def test_what_cannot_be_read_now_is_tried_again(
     (tmp_path / "not-yet.jpg").write_bytes(encode(astronaut, "JPEG"))
     second = run_batch(folder, output, model=model)
     assert (second.analysed, second.failed, second.skipped) == (1, 0, 9)
+
+
+class Restarting(FolderInputs):
+    """A folder on a server that does not give one of the pictures the first times."""
+
+    refusals = 0
+
+    def read(self, picture: PictureFile) -> bytes:
+        if picture.uri.endswith("/a.jpg") and self.refusals:
+            self.refusals -= 1
+            raise UnavailableError("broke off")
+        return super().read(picture)
+
+
+@pytest.mark.parametrize(("refusals", "failed"), [(1, 0), (2, 0), (3, 1)])
+def test_what_storage_did_not_give_is_asked_for_again_at_the_end(
+    model: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refusals: int,
+    failed: int,
+) -> None:
+    whole = run_batch(folder, tmp_path / "whole", model=model)
+    inputs = Restarting(folder)
+    inputs.refusals = refusals
+    monkeypatch.setattr(batch_module, "open_inputs", lambda _: inputs)
+    monkeypatch.setattr(batch_module, "PAUSES", (0.0, 0.0))
+    summary = run_batch(folder, tmp_path / "out", model=model)
+    assert (summary.failed, summary.analysed) == (failed, whole.analysed - failed)
+    assert inputs.refusals == 0
+    if not failed:
+        rows, others = (read_parts(tmp_path / name).to_pylist() for name in ("out", "whole"))
+        assert [(row["uri"], row["face"], row["confidence"]) for row in rows] == [
+            (row["uri"], row["face"], row["confidence"]) for row in others
+        ]
 
 
 class Vanishing(FolderInputs):
