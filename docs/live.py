@@ -2,8 +2,8 @@
 
     python docs/live.py
 
-Needs an OpenCV with windows (`pip install --force-reinstall --no-deps opencv-python`) and Xvfb. The video is made of scikit-image's
-astronaut, a photograph of NASA's, over which the camera pans.
+Needs an OpenCV with windows (`pip install --force-reinstall --no-deps opencv-python`) and Xvfb. The
+video is made of scikit-image's astronaut, a photograph of NASA's, over which the camera pans.
 """
 
 from __future__ import annotations
