@@ -20,7 +20,7 @@ from fer.faces.detector import Detection, Image, shrunk
 WORK_SIDE = 640
 """Longest side of the copy in which motion is looked for, px."""
 
-_GRID = 5  # points a side
+_GRID = 6  # points a side
 _INSIDE = 0.7  # of the box: its rim is background
 _WINDOW = (11, 11)
 _LEVELS = 3
