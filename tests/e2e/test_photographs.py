@@ -79,6 +79,7 @@ def stack() -> Iterator[Stack]:
         services = Stack(folder)
         services.up()
         yield services
+        services.down(purge=True)  # by whoever started them, and so knows that they have ended
 
 
 def fer(stack: Stack, *arguments: str) -> str:
