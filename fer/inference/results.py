@@ -267,7 +267,7 @@ def check_schema(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
     Raises:
         TableError: another version, or other columns.
     """
-    version = (found.metadata or {}).get(VERSION_KEY, b"none").decode()
+    version = (found.metadata or {}).get(VERSION_KEY, b"none").decode(errors="replace")
     readable = version.isdecimal() and 1 <= int(version) <= SCHEMA_VERSION
     if not readable or found.names != [
         name for name in wanted.names if _SINCE.get(name, 1) <= int(version)

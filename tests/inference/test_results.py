@@ -140,5 +140,8 @@ def test_another_schema_and_damage_are_refused() -> None:
     newer = table.replace_schema_metadata({**table.schema.metadata, VERSION_KEY: b"3"})
     with pytest.raises(TableError, match="schema 3"):
         read_part(to_parquet(newer))
+    strange = table.replace_schema_metadata({**table.schema.metadata, VERSION_KEY: b"\xff"})
+    with pytest.raises(TableError, match="has results schema"):
+        read_part(to_parquet(strange))
     with pytest.raises(TableError, match="schema none"):
         read_part(to_parquet(pa.table({"a": [1]})))
