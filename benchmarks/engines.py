@@ -4,12 +4,14 @@
 
 OpenVINO and LiteRT are no part of this project; with them, from the checkout:
 
-    pip install --no-deps --target build/engines openvino openvino-telemetry ai-edge-litert "backports-strenum<1.3"
+    pip install --no-deps --target build/engines openvino openvino-telemetry ai-edge-litert "backports-strenum<1.3" litert-quantizer immutabledict
     PYTHONPATH=build/engines python benchmarks/engines.py --model models/package --sizes 48 96
 
 Everything is made from one package's network. SavedModel, LiteRT: the bare network, 48 px crops
 in. ONNX: with the preprocessing inside; `as converted` is what the converter gives, without
-fer/training/onnx_graph.py. One thread each; each engine is a process of its own, and they take
+fer/training/onnx_graph.py. `int8`: weights and activations, by TensorFlow's converter; `mixed`: by
+LiteRT's quantizer, outliers clipped, the first blocks left in floats; `weights`: activations stay
+floats between the convolutions. One thread each; each engine is a process of its own, and they take
 turns, round by round. Keras's probabilities are what differences are measured against. At a size
 other than the one a network was trained at, its accuracy says little.
 """  # noqa: E501 - a command that can be copied
@@ -39,6 +41,10 @@ SAVED_MODEL = "TensorFlow SavedModel"
 BATCHES = (1, 32)
 CALIBRATION = 256
 """Training faces that int8 is calibrated on."""
+OUTSIDE = 0.2
+"""Per cent of a tensor's values at either end that `mixed` clips; chosen on validation."""
+FLOATS = ("stem", "block1", "block2")
+"""What `mixed` leaves in floats: little of the size, and the widest ranges. Chosen likewise."""
 
 
 PAGE = """# The exported model beside other engines
@@ -110,6 +116,7 @@ ENGINES: dict[str, tuple[str, Callable[[Path], Predict]]] = {
     "OpenVINO bfloat16": ("model.onnx", openvino("bf16")),
     "LiteRT float32": ("float32.tflite", litert),
     "LiteRT int8": ("int8.tflite", litert),
+    "LiteRT int8, mixed": ("mixed.tflite", litert),
     "LiteRT int8 weights": ("weights.tflite", litert),
 }
 """What each is loaded from, and how."""
@@ -159,8 +166,48 @@ def prepare(options: argparse.Namespace, folder: Path, size: int) -> None:
         if name == "int8.tflite":  # without such faces each image has ranges of its own
             converter.representative_dataset = representative
         (folder / name).write_bytes(converter.convert())
+    with contextlib.suppress(ImportError):  # a line of the table then says that it is absent
+        (folder / "mixed.tflite").write_bytes(mixed(folder / "float32.tflite", calibration))
     expected = softmax(network.predict(floats(crops), batch_size=256, verbose=0))
     np.savez(folder / "faces.npz", crops=crops, labels=labels, parts=parts, expected=expected)
+
+
+def mixed(path: Path, crops: Crops) -> bytes:
+    """A float32 LiteRT model with most of its weights and activations in int8.
+
+    One value of a hundred thousand may be thirty times as large as most, and 256 steps from there
+    to zero leave nothing to tell the others apart.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from litert_quantizer.quantizer import Quantizer
+
+    interpreter = Interpreter(
+        str(path),
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    entry, batch = interpreter.get_input_details()[0]["index"], 16
+    interpreter.resize_tensor_input(entry, (batch, *crops.shape[1:], 1))
+    interpreter.allocate_tensors()
+    generator, seen = np.random.default_rng(0), {}
+    for at in range(0, len(crops) - batch + 1, batch):
+        interpreter.set_tensor(entry, floats(crops[at : at + batch]))
+        interpreter.invoke()
+        for tensor in interpreter.get_tensor_details():
+            if tensor["dtype"] is np.float32 and -1 in tensor["shape_signature"]:
+                values = interpreter.get_tensor(tensor["index"]).ravel()
+                seen.setdefault(tensor["name"], []).append(generator.choice(values, 5000))
+    ranges = {}
+    for name, parts in seen.items():
+        low, high = np.percentile(np.concatenate(parts), [OUTSIDE, 100 - OUTSIDE])
+        ranges[name] = {"min": np.array(low), "max": np.array(high)}
+    quantizer = Quantizer(str(path))
+    quantizer.add_static_config(".*", "*", activation_num_bits=8, weight_num_bits=8)
+    for end in ("INPUT", "OUTPUT"):  # floats in and out, as the others take and give them
+        quantizer.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
+    for block in FLOATS:
+        quantizer.update_quantization_recipe(block, "*", algorithm_key="no_quantize")
+    return bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
 
 
 def write_saved_model(network: Any, path: Path) -> None:

@@ -17,6 +17,24 @@ _BATCHES: Final = 32
 """So many batches give the statistics; the variance of 2,000 images is good to some 3 %."""
 
 
+class AveragingAdamW(keras.optimizers.AdamW):  # type: ignore[misc]  # Keras has no types
+    """AdamW whose averages take the weights' place in `averaged` alone.
+
+    Keras's `fit` ends with putting them there. An epoch is one `fit` here, and the next one would
+    go on from the average.
+    """
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """What `fit` ends with: nothing."""
+
+    def overwrite(self, variables: list[keras.Variable]) -> None:
+        """Give the weights their averages."""
+        super().finalize_variable_values(variables)
+        # Under JAX a weight would be its average's own array, which predicting and training use up.
+        for one in variables:
+            one.assign(keras.ops.convert_to_numpy(keras.ops.copy(one)))
+
+
 class Batches(Protocol):
     """Batches by their number."""
 
@@ -32,7 +50,7 @@ def averaged(model: keras.Model, batches: Batches) -> Iterator[None]:
     Where its optimizer averages nothing, nothing happens.
 
     Args:
-        model: compiled; its optimizer has done a step.
+        model: compiled; its optimizer has done a step, and is an AveragingAdamW where it averages.
         batches: (images, ...) as the model is trained on them; the first ones are used.
     """
     optimizer = model.optimizer
@@ -43,7 +61,7 @@ def averaged(model: keras.Model, batches: Batches) -> Iterator[None]:
     tensors = [keras.ops.copy(one) for one in model.variables]
     own = [keras.ops.convert_to_numpy(one) for one in tensors]
     try:
-        optimizer.finalize_variable_values(model.trainable_variables)
+        optimizer.overwrite(model.trainable_variables)
         _measure_statistics(model, batches)
         yield
     finally:

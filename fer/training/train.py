@@ -20,7 +20,7 @@ from fer.files import sha256_of, write_json
 from fer.params import Params, TrainParams
 from fer.progress import Progress
 from fer.training.augmentation import FaceAugmentation
-from fer.training.averaging import averaged
+from fer.training.averaging import AveragingAdamW, averaged
 from fer.training.batches import EpochBatches
 from fer.training.checkpoint import Checkpoint, EpochRecord, Phase, RunState, run_key
 from fer.training.curves import DvcLiveCurves, write_history
@@ -102,7 +102,7 @@ class Trainer:
             warmup_steps=warmup,
             decay_steps=max(1, tune.epochs * self.steps - warmup),
         )
-        optimizer = keras.optimizers.AdamW(
+        optimizer = AveragingAdamW(
             schedule,
             weight_decay=tune.weight_decay,
             global_clipnorm=tune.clip_norm,
@@ -320,13 +320,15 @@ def train(
 class _Sequence(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches as Keras takes them, in their order, which also several devices can share.
 
-    Two threads fetch them, for the sake of the end of an epoch: with fewer, Keras leaves them to
-    a dataset that TensorFlow tunes in a thread which sleeps twice as long each time, up to a
-    minute, and does not always hear that the epoch is over.
+    Under TensorFlow two threads fetch them, for the sake of the end of an epoch: with fewer, Keras
+    leaves them to a dataset that TensorFlow tunes in a thread which sleeps twice as long each time,
+    up to a minute, and does not always hear that the epoch is over. Elsewhere none does: to build
+    the metrics, the first `fit` takes one batch, and threads would go on behind it.
     """
 
     def __init__(self, batches: Any) -> None:
-        super().__init__(workers=2, max_queue_size=4)
+        workers = 2 if keras.backend.backend() == "tensorflow" else 1  # one: no thread
+        super().__init__(workers=workers, max_queue_size=4)
         self._batches = batches
 
     def __len__(self) -> int:

@@ -23,6 +23,7 @@ def model_of(*, average: float) -> Any:
     """A convolution, a batch norm and a classifier, after three steps."""
     import keras
 
+    from fer.training.averaging import AveragingAdamW
     from fer.training.batch_norm import BatchNormalization
 
     keras.utils.set_random_seed(1)
@@ -30,7 +31,7 @@ def model_of(*, average: float) -> Any:
     inner = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(4, 3), norm])
     layers = [inner, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(7)]
     model = keras.Sequential([keras.Input((6, 6, 3)), *layers])
-    optimizer = keras.optimizers.AdamW(0.05, use_ema=average > 0, ema_momentum=average)
+    optimizer = AveragingAdamW(0.05, use_ema=average > 0, ema_momentum=average)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss)
     return model
@@ -102,9 +103,13 @@ _RUN = (
     + """
 devices = configure(seed=1, precision="float32", deterministic=True)
 
-def fresh():
+def fresh(name):
     keras.utils.set_random_seed(1)
-    return module.Trainer(FaceTable.read(faces), params.train, seed=1, devices=devices)
+    train = params.train
+    if name == "plain":
+        finetune = train.finetune.model_copy(update={"average": 0.0})
+        train = train.model_copy(update={"finetune": finetune})
+    return module.Trainer(FaceTable.read(faces), train, seed=1, devices=devices)
 
 class Cut(Exception): pass
 
@@ -113,13 +118,13 @@ def cut(state):
         raise Cut
 
 found = {}
-for name in ("whole", "cut"):
-    trainer = fresh()
+for name in ("whole", "cut", "plain"):
+    trainer = fresh(name)
     if name == "cut":
         try:
             trainer.run(Checkpoint(folder / name), cut)
         except Cut:
-            trainer = fresh()
+            trainer = fresh(name)
     state = trainer.run(Checkpoint(folder / name), lambda state: None)
     found[name] = {
         "history": [[one.loss, one.val_loss, one.val_accuracy] for one in state.history],
@@ -160,3 +165,8 @@ def test_the_average_is_what_is_kept_and_a_resumed_run_keeps_the_same(
     assert whole == found["cut"], "to the digit"
     assert whole["kept"] == pytest.approx(whole["best"], abs=1e-6)
     assert len(whole["history"]) == 5
+    plain = found["plain"]
+    losses, judged = zip(*[one[:2] for one in whole["history"]], strict=True)
+    without, judged_without = zip(*[one[:2] for one in plain["history"]], strict=True)
+    assert losses == pytest.approx(without, rel=1e-6), "training goes on from its own weights"
+    assert judged[1:] != pytest.approx(judged_without[1:], rel=1e-3), "the average is judged"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 from collections.abc import Callable
@@ -21,13 +22,19 @@ import json, sys
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 count, faces, params_file, folder = int(sys.argv[1]), *map(Path, sys.argv[2:])
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
 
 import keras
+if keras.backend.backend() == "tensorflow":  # JAX has its number of devices from XLA_FLAGS
+    import tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    devices = [tf.config.LogicalDeviceConfiguration()] * count
+    tf.config.set_logical_device_configuration(cpu, devices)
+    shares = lambda strategy: strategy.num_replicas_in_sync
+else:
+    shares = lambda distribution: distribution.device_mesh.devices.size
+
 import fer.training.train as module
 from fer.dataset.table import FaceTable
 from fer.params import load_params
@@ -61,7 +68,7 @@ def fresh():
 
 with data_parallel(devices) as strategy:
     trainer = fresh()
-    replicas = strategy.num_replicas_in_sync if strategy else 1
+    replicas = shares(strategy) if strategy else 1
     steps = []
     for epoch in (1, 2):
         trainer.prepare(epoch)
@@ -111,14 +118,28 @@ _PLAIN: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
+_BACKENDS = [
+    "tensorflow",
+    pytest.param(
+        "jax",
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec("jax") is None, reason="JAX is not installed; TensorFlow is"
+        ),
+    ),
+]
+
+Runs = dict[int, dict[str, Any]]
+
+
+@pytest.fixture(scope="module", params=_BACKENDS)
 def runs(
+    request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     workplace: Callable[..., Any],
     python: Callable[..., subprocess.CompletedProcess[str]],
-) -> dict[int, dict[str, Any]]:
+) -> Runs:
     """What one device and two devices gave."""
-    found = {}
+    found: Runs = {}
     for count in (1, 2):
         folder = tmp_path_factory.mktemp("devices")
         place = workplace(
@@ -134,8 +155,15 @@ def runs(
                 "average": 0.5,
             },
         )
-        parameters = str(place.folder / "params.yaml")
-        done = python(_RUN, str(count), str(place.faces), parameters, str(folder))
+        done = python(
+            _RUN,
+            str(count),
+            str(place.faces),
+            str(place.folder / "params.yaml"),
+            str(folder),
+            KERAS_BACKEND=request.param,
+            XLA_FLAGS=f"--xla_force_host_platform_device_count={count}",
+        )
         assert "steps " in done.stdout, done.stderr
         found[count] = {"stderr": done.stderr}
         for line in done.stdout.splitlines():
@@ -145,12 +173,12 @@ def runs(
     return found
 
 
-def test_two_devices_are_found_and_used(runs: dict[int, dict[str, Any]]) -> None:
+def test_two_devices_are_found_and_used(runs: Runs) -> None:
     assert [runs[count]["count"] for count in (1, 2)] == [1, 2]
     assert [runs[count]["replicas"] for count in (1, 2)] == [1, 2]
 
 
-def test_a_step_on_two_devices_is_the_step_on_one(runs: dict[int, dict[str, Any]]) -> None:
+def test_a_step_on_two_devices_is_the_step_on_one(runs: Runs) -> None:
     one, two = runs[1]["losses"], runs[2]["losses"]
     assert len(set(one)) == len(one), "the losses move"
     assert two[0] == pytest.approx(one[0], abs=1e-4)
@@ -159,7 +187,7 @@ def test_a_step_on_two_devices_is_the_step_on_one(runs: dict[int, dict[str, Any]
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_whole_run_learns_and_resumes(runs: dict[int, dict[str, Any]], count: int) -> None:
+def test_a_whole_run_learns_and_resumes(runs: Runs, count: int) -> None:
     run = runs[count]
     assert "history" in run, run["stderr"]
     assert "ran out of data" not in run["stderr"], "each epoch has all its steps"

@@ -165,6 +165,7 @@ def test_times_are_kept_apart_from_what_is_tracked(training: Any) -> None:
     assert 100 < times["peak_memory_mb"] < 6000
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="JAX is not installed; TensorFlow is"
 )
