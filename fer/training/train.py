@@ -44,6 +44,11 @@ class Trainer:
         self.train, self.validation = table.part("train"), table.part("validation")
         if not len(self.validation):
             raise TrainingError("There are no validation images. Run: dvc repro prepare.")
+        if params.batch_size % devices.count:
+            raise TrainingError(
+                f"A batch of {params.batch_size} images cannot be shared equally by "
+                f"{devices.count} devices. Make train.batch_size a multiple of {devices.count}."
+            )
         self.steps = EpochBatches(
             self.train.pixels,
             self.train.expression,
@@ -201,8 +206,9 @@ class Trainer:
         """
         pixels, labels = self.validation.pixels, self.validation.expression
         count = len(pixels)
-        steps = -(-count // _VALIDATION_BATCH)
-        filled = np.resize(pixels, (steps, _VALIDATION_BATCH, *pixels.shape[1:], 1))
+        batch = max(1, _VALIDATION_BATCH // self.devices.count) * self.devices.count
+        steps = -(-count // batch)
+        filled = np.resize(pixels, (steps, batch, *pixels.shape[1:], 1))
         logits = self.model.predict(_Sequence(filled), verbose=0)[:count].astype(np.float64)
         logs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
         smoothing, classes = self.params.label_smoothing, logits.shape[1]

@@ -242,7 +242,9 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(runner: Any, loss: fl
         judged(runner, [1.9, loss, 1.8], patience=2)
 
 
-def test_too_little_data_is_said_before_anything_is_built(table: FaceTable, runner: Any) -> None:
+def test_what_cannot_be_trained_is_said_before_anything_is_built(
+    table: FaceTable, runner: Any
+) -> None:
     from fer.params import parse_params
     from fer.training.devices import Devices
     from fer.training.train import Trainer
@@ -255,3 +257,6 @@ def test_too_little_data_is_said_before_anything_is_built(table: FaceTable, runn
     few = table.rows(np.concatenate([kept[:5], np.flatnonzero(table.split == "validation")]))
     with pytest.raises(TrainingError, match="5 training images do not fill one batch of 16"):
         Trainer(few, params, seed=1, devices=cpu)
+    three = Devices("jax", "GPU", 3)
+    with pytest.raises(TrainingError, match=r"cannot be shared equally by 3 devices\. Make"):
+        Trainer(table, params, seed=1, devices=three)
