@@ -168,7 +168,7 @@ def rarity(labels: Any, power: float) -> Any:
 def work(name: str, seed: int, options: argparse.Namespace) -> None:
     """Train one variant with one seed, and write its record."""
     from fer.dataset.table import FaceTable
-    from fer.files import write_json
+    from fer.files import write_text
     from fer.training import start
     from fer.training import train as module
 
@@ -211,7 +211,9 @@ def work(name: str, seed: int, options: argparse.Namespace) -> None:
         "history": times["epochs"],
         "machine": machine,
     }
-    write_json(record_path(options.out, name, seed), record)
+    # Compact: two numbers for each validation image.
+    text = json.dumps(record, separators=(",", ":"), sort_keys=True)
+    write_text(record_path(options.out, name, seed), text + "\n")
     shutil.rmtree(place)
 
 
