@@ -175,8 +175,8 @@ def prepare(options: argparse.Namespace, folder: Path, size: int) -> None:
 def mixed(path: Path, crops: Crops) -> bytes:
     """A float32 LiteRT model with most of its weights and activations in int8.
 
-    One value of a hundred thousand may be thirty times as large as most, and 256 steps from there
-    to zero leave nothing to tell the others apart.
+    A few values are many times as large as the others, and 256 steps from there to zero would
+    leave nothing to tell those apart.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
     from litert_quantizer.quantizer import Quantizer
