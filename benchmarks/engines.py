@@ -2,19 +2,19 @@
 
     python benchmarks/engines.py --faces data/prepared/faces.parquet > docs/engines.md
 
-OpenVINO and LiteRT are no part of this project; with them, from the checkout:
+OpenVINO is no part of this project; with it, from the checkout:
 
-    pip install --no-deps --target build/engines openvino openvino-telemetry ai-edge-litert "backports-strenum<1.3" litert-quantizer immutabledict
+    pip install --no-deps --target build/engines openvino openvino-telemetry
     PYTHONPATH=build/engines python benchmarks/engines.py --model models/package --sizes 48 96
 
 Everything is made from one package's network. SavedModel, LiteRT: the bare network, 48 px crops
 in. ONNX: with the preprocessing inside; `as converted` is what the converter gives, without
-fer/training/onnx_graph.py. `int8`: weights and activations, by TensorFlow's converter; `mixed`: by
-LiteRT's quantizer, outliers clipped, the first blocks left in floats; `weights`: activations stay
-floats between the convolutions. One thread each; each engine is a process of its own, and they take
-turns, round by round. Keras's probabilities are what differences are measured against. At a size
-other than the one a network was trained at, its accuracy says little.
-"""  # noqa: E501 - a command that can be copied
+fer/training/onnx_graph.py. `by fer quantize`: as that command makes it. `int8`: all weights and
+activations, by TensorFlow's converter; `weights`: activations stay floats between the convolutions.
+One thread each; each engine is a process of its own, and they take turns, round
+by round. Keras's probabilities are what differences are measured against. At a size other than the
+one a network was trained at, its accuracy says little.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +41,6 @@ SAVED_MODEL = "TensorFlow SavedModel"
 BATCHES = (1, 32)
 CALIBRATION = 256
 """Training faces that int8 is calibrated on."""
-OUTSIDE = 0.2
-"""Per cent of a tensor's values at either end that `mixed` clips; chosen on validation."""
-FLOATS = ("stem", "block1", "block2")
-"""What `mixed` leaves in floats: little of the size, and the widest ranges. Chosen likewise."""
-
 
 PAGE = """# The exported model beside other engines
 
@@ -64,8 +59,8 @@ def saved_model(path: Path) -> Predict:
     return lambda crops: softmax(loaded.serve(tf.constant(floats(crops))).numpy())
 
 
-def onnx_runtime(path: Path) -> Predict:
-    """As the library does it."""
+def library(path: Path) -> Predict:
+    """As the library does it, by the ending of the file."""
     from fer.inference.classifier import Classifier
 
     return Classifier(path, threads=1).probabilities
@@ -110,13 +105,13 @@ def litert(path: Path) -> Predict:
 
 ENGINES: dict[str, tuple[str, Callable[[Path], Predict]]] = {
     SAVED_MODEL: ("saved_model", saved_model),
-    "ONNX Runtime, as converted": ("converted.onnx", onnx_runtime),
-    "ONNX Runtime": ("model.onnx", onnx_runtime),
+    "ONNX Runtime, as converted": ("converted.onnx", library),
+    "ONNX Runtime": ("model.onnx", library),
     "OpenVINO float32": ("model.onnx", openvino("f32")),
     "OpenVINO bfloat16": ("model.onnx", openvino("bf16")),
     "LiteRT float32": ("float32.tflite", litert),
     "LiteRT int8": ("int8.tflite", litert),
-    "LiteRT int8, mixed": ("mixed.tflite", litert),
+    "LiteRT int8, by fer quantize": ("quantized.tflite", library),
     "LiteRT int8 weights": ("weights.tflite", litert),
 }
 """What each is loaded from, and how."""
@@ -141,6 +136,7 @@ def prepare(options: argparse.Namespace, folder: Path, size: int) -> None:
 
     from fer.registry.package import ModelPackage
     from fer.training.export import _add_ends, _convert, _exported, _renamed
+    from fer.training.litert import float_model, in_integers, ranges
     from fer.training.network import NetworkConfig, at_size
     from fer.training.warm_start import network_of
 
@@ -166,48 +162,10 @@ def prepare(options: argparse.Namespace, folder: Path, size: int) -> None:
         if name == "int8.tflite":  # without such faces each image has ranges of its own
             converter.representative_dataset = representative
         (folder / name).write_bytes(converter.convert())
-    with contextlib.suppress(ImportError):  # a line of the table then says that it is absent
-        (folder / "mixed.tflite").write_bytes(mixed(folder / "float32.tflite", calibration))
+    model = float_model(network)
+    (folder / "quantized.tflite").write_bytes(in_integers(model, ranges(model, calibration)))
     expected = softmax(network.predict(floats(crops), batch_size=256, verbose=0))
     np.savez(folder / "faces.npz", crops=crops, labels=labels, parts=parts, expected=expected)
-
-
-def mixed(path: Path, crops: Crops) -> bytes:
-    """A float32 LiteRT model with most of its weights and activations in int8.
-
-    A few values are many times as large as the others, and 256 steps from there to zero would
-    leave nothing to tell those apart.
-    """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-    from litert_quantizer.quantizer import Quantizer
-
-    interpreter = Interpreter(
-        str(path),
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    entry, batch = interpreter.get_input_details()[0]["index"], 16
-    interpreter.resize_tensor_input(entry, (batch, *crops.shape[1:], 1))
-    interpreter.allocate_tensors()
-    generator, seen = np.random.default_rng(0), {}
-    for at in range(0, len(crops) - batch + 1, batch):
-        interpreter.set_tensor(entry, floats(crops[at : at + batch]))
-        interpreter.invoke()
-        for tensor in interpreter.get_tensor_details():
-            if tensor["dtype"] is np.float32 and -1 in tensor["shape_signature"]:
-                values = interpreter.get_tensor(tensor["index"]).ravel()
-                seen.setdefault(tensor["name"], []).append(generator.choice(values, 5000))
-    ranges = {}
-    for name, parts in seen.items():
-        low, high = np.percentile(np.concatenate(parts), [OUTSIDE, 100 - OUTSIDE])
-        ranges[name] = {"min": np.array(low), "max": np.array(high)}
-    quantizer = Quantizer(str(path))
-    quantizer.add_static_config(".*", "*", activation_num_bits=8, weight_num_bits=8)
-    for end in ("INPUT", "OUTPUT"):  # floats in and out, as the others take and give them
-        quantizer.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
-    for block in FLOATS:
-        quantizer.update_quantization_recipe(block, "*", algorithm_key="no_quantize")
-    return bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
 
 
 def write_saved_model(network: Any, path: Path) -> None:

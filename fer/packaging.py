@@ -76,7 +76,7 @@ def package_model(
         made = Path(name)
         calibration = Calibration(metrics["temperature"], metrics.get("curvature", 0.0))
         _calibrate(exported / "model.onnx", calibration, made / "model.onnx")
-        write_json(made / "reference.json", _reference(evaluation / "predictions.parquet"))
+        write_json(made / "reference.json", drift_reference(evaluation / "predictions.parquet"))
         card = model_card(
             name=params.package.name,
             description=params.package.description,
@@ -161,10 +161,14 @@ def _bend(graph: Any, curvature: float) -> None:
     )
 
 
-def _reference(predictions: Path) -> dict[str, Any]:
+def drift_reference(predictions: Path) -> dict[str, Any]:
     """What the model said of the test set: what drift is measured against.
 
-    Shares of the predicted expressions, and quantiles of the confidence at 0, 5, ... 100 %.
+    Args:
+        predictions: predictions.parquet of an evaluation.
+
+    Returns:
+        Shares of the predicted expressions, and quantiles of the confidence at 0, 5, ... 100 %.
     """
     import numpy as np
     import pyarrow.parquet as pq

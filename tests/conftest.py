@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -87,3 +88,36 @@ def shared() -> Path:
     if not (folder / "data" / "fer2013.zip").exists():
         pytest.skip("the real FER2013 and photographs are not beside this checkout")
     return folder
+
+
+_BRIGHTNESS = """
+import sys, tempfile
+import tensorflow as tf
+
+centres = tf.constant([[k + 0.5 for k in range(7)]], tf.float32)
+
+def serve(faces):
+    mean = tf.reduce_mean(faces, axis=[1, 2])
+    logits = -tf.square(mean / (256 / 7) - centres)
+    return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+module = tf.Module()
+module.serve = tf.function(serve, [tf.TensorSpec((1, 48, 48, 1), tf.float32, "faces")])
+with tempfile.TemporaryDirectory() as folder:
+    tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
+    model = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+open(sys.argv[1], "wb").write(model)
+"""
+
+
+@pytest.fixture(scope="session")
+def litert_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model.tflite by the project's contract whose answer is known: the mean grey level.
+
+    Seven equal ranges of grey levels stand for the seven expressions, in order.
+    """
+    path = tmp_path_factory.mktemp("litert") / "model.tflite"
+    command = [sys.executable, "-c", _BRIGHTNESS, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert path.is_file(), done.stderr
+    return path

@@ -21,7 +21,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="name@alias, name:7, a package folder or a model.onnx. "
+        help="name@alias, name:7, a package folder, a model.onnx or a model.tflite. "
         "Default: the champion of a registry that holds one model.",
     ),
 ]

@@ -1,9 +1,9 @@
-"""`fer train`, `evaluate`, `export` and `package`: the stages after the data."""
+"""`fer train`, `evaluate`, `export`, `package` and `quantize`: what comes after the data."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,8 @@ _EXPORTED = Path("models/exported")
 ExportedFolder = Annotated[Path, typer.Option(help="Folder of the exported model.")]
 TrainedFolder = Annotated[Path, typer.Option(help="Folder of the trained model.")]
 FacesFile = Annotated[Path, typer.Option(help="The prepared table.")]
+PreparedFolder = Annotated[Path, typer.Option(help="Folder of the prepared table.")]
+SourceFolder = Annotated[Path, typer.Option(help="Folder of the source table.")]
 
 
 @app.command()
@@ -122,10 +124,8 @@ def package(
     evaluation: Annotated[Path, typer.Option(help="Folder of the evaluation's reports.")] = Path(
         "reports/evaluation"
     ),
-    prepared: Annotated[Path, typer.Option(help="Folder of the prepared table.")] = Path(
-        "data/prepared"
-    ),
-    source: Annotated[Path, typer.Option(help="Folder of the source table.")] = Path("data/source"),
+    prepared: PreparedFolder = Path("data/prepared"),
+    source: SourceFolder = Path("data/source"),
     out: Annotated[Path, typer.Option(help="Folder of the package.")] = Path("models/package"),
     as_json: JsonFlag = False,
 ) -> None:
@@ -149,4 +149,49 @@ def package(
         {"folder": str(out), "digest": made.digest},
         as_json,
         lambda: f"{out}: {made.manifest.name}, digest {made.digest[:12]}",
+    )
+
+
+@app.command()
+def quantize(
+    package: Annotated[
+        Path | None,
+        typer.Option(help="A package's folder. Default: the model that ships with the library."),
+    ] = None,
+    params: ParamsFile = Path("params.yaml"),
+    prepared: PreparedFolder = Path("data/prepared"),
+    source: SourceFolder = Path("data/source"),
+    out: Annotated[Path, typer.Option(help="Folder of the new package.")] = Path(
+        "models/quantized"
+    ),
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a package in 8-bit integers: a third of the size, faster, evaluated anew.
+
+    Refused where integers cost more than 0.3 points of validation accuracy. Predicting by it
+    wants the extra litert, making it the extra quantize.
+
+    Example: fer quantize --package models/package && fer models register models/quantized
+    """
+    from fer.params import load_params
+    from fer.quantized import quantize_package
+    from fer.reference import reference_package
+
+    made = quantize_package(
+        load_params(params),
+        package=package or reference_package().folder,
+        prepared=prepared,
+        source=source,
+        out=out,
+    )
+    lineage: dict[str, Any] = made.manifest.lineage
+    judged = lineage["quantization"]["validation"]
+    emit(
+        {"folder": str(out), "digest": made.digest, "validation": judged},
+        as_json,
+        lambda: (
+            f"{out}: {made.manifest.name}, {made.model.stat().st_size / 1e6:.1f} MB; validation "
+            f"accuracy {judged['accuracy']:.4f}, before {judged['accuracy_before']:.4f}; "
+            f"{judged['same_answers']:.1%} of the answers are the same"
+        ),
     )

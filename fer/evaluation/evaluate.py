@@ -33,6 +33,7 @@ from fer.evaluation.robustness import measure_robustness, sample
 from fer.evaluation.views import further_views, predictions, views_section
 from fer.expressions import EXPRESSIONS
 from fer.params import EvaluateParams
+from fer.registry.manifest import MODELS
 
 _SCHEMA: Final = "fer-metrics/1"
 _BATCH: Final = 256
@@ -100,7 +101,7 @@ def evaluate(
     out: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate `model.onnx` and write the report to `out`.
+    """Evaluate an exported model and write the report to `out`.
 
     Nothing is chosen on the test split: what is fitted, the calibration, comes from validation.
     Written are metrics.json and per_class.csv, confusion.csv and .png, reliability.csv and .png,
@@ -110,7 +111,7 @@ def evaluate(
 
     Args:
         faces: the prepared table, faces.parquet.
-        model: folder with model.onnx.
+        model: folder with model.onnx or model.tflite.
         ferplus: table of votes by name; None or one without rows leaves those figures out.
         params: section `evaluate`.
         seed: of the bootstrap, and of the images and noise that robustness is measured with.
@@ -120,7 +121,7 @@ def evaluate(
 
     Raises:
         TableError: the table is absent or damaged, or its validation or test split is empty.
-        PackageError: model.onnx is absent or no model of this project.
+        PackageError: the model is absent or none of this project.
     """
     from fer.evaluation.report import write_report
     from fer.inference.classifier import Classifier
@@ -128,7 +129,7 @@ def evaluate(
     from fer.settings import settings
 
     table = FaceTable.read(faces)
-    path = model / "model.onnx"
+    path = next((model / name for name in MODELS if (model / name).is_file()), model / MODELS[0])
     classifier = Classifier(path)
     held_out = table.rows((table.split == "validation") | (table.split == "test"))
     if progress is None:

@@ -65,7 +65,7 @@ def judge(
 ) -> GateDecision:
     """Evaluate both packages on the test images of `table` and decide.
 
-    The packages' own model.onnx are run, with their calibration, one after the other on this
+    The packages' own models are run, with their calibration, one after the other on this
     machine; what their metrics say is not used.
 
     Args:
@@ -118,7 +118,7 @@ def _measure(
 ) -> _Measured:
     from fer.inference.classifier import Classifier
 
-    classifier = Classifier(package.file("model.onnx"))
+    classifier = Classifier(package.model)
     parts = []
     for start in range(0, len(test), _BATCH):
         pixels = test.pixels[start : start + _BATCH]

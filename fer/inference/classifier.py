@@ -1,11 +1,11 @@
-"""The expression classifier: face crops in, logits and probabilities out, by ONNX Runtime."""
+"""The expression classifier: face crops in, logits and probabilities out."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,43 +20,32 @@ _BATCH = 64  # measured: larger batches gain nothing on a CPU and cost memory
 _HOW = "Name a model package, or a model.onnx that `fer export` or `dvc repro` wrote."
 
 
-class Classifier:
-    """A model.onnx of this project, ready to classify crops of any size.
+class Engine(Protocol):
+    """What computes a model file; may be called from several threads."""
 
-    The graph does all preprocessing: it takes uint8 (n, h, w, 1) grey crops named `faces` and
-    gives `logits` and `probabilities`, float32 (n, 7) in the order of `fer.expressions`. May
-    be called from several threads.
+    def run(self, output: str, faces: Crops) -> Scores:
+        """`logits` or `probabilities`, float32 (n, 7), of crops (n, h, w, 1) of one size."""
+
+
+class Classifier:
+    """A model.onnx or model.tflite of this project, ready to classify crops of any size.
+
+    A crop is reduced to 48 px as FER2013's were, then takes the way that training images took.
+    Scores are in the order of `fer.expressions`. May be called from several threads.
 
     Args:
-        path: the ONNX file.
+        path: the model file; its ending says which engine computes it.
         threads: CPU threads; None is FER_THREADS, or all cores.
 
     Raises:
-        PackageError: the file is absent, damaged, or another model.
+        PackageError: the file is absent, damaged, or another model, or its engine is not installed.
     """
 
     def __init__(self, path: Path | str, threads: int | None = None) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise PackageError(f"{self.path} is not a file. {_HOW}")
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors only: its warnings speak to model authors
-        options.intra_op_num_threads = threads or _threads()
-        options.inter_op_num_threads = 1
-        # Idle threads that spin would take the cores from detection.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session: Any = ort.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-            reason = " ".join(str(error).split())[:200]
-            raise PackageError(
-                f"{self.path} cannot be loaded as an ONNX model: {reason}. {_HOW}"
-            ) from None
-        self._check()
+        self._engine = _engine(self.path, threads or _threads())
 
     def probabilities(self, crops: Crops | Sequence[Crops]) -> Scores:
         """Probability of each expression.
@@ -81,24 +70,21 @@ class Classifier:
         for places, faces in _by_shape(crops):
             for start in range(0, len(places), _BATCH):
                 part = slice(start, start + _BATCH)
-                (values,) = self._session.run([output], {"faces": faces[part]})
-                result[places[part]] = values
+                result[places[part]] = self._engine.run(output, faces[part])
         return result
 
-    def _check(self) -> None:
-        inputs = {one.name: one for one in self._session.get_inputs()}
-        outputs = {one.name: one for one in self._session.get_outputs()}
-        problem = ""
-        if set(inputs) != {"faces"} or inputs["faces"].type != "tensor(uint8)":
-            problem = f"its inputs are {', '.join(inputs) or 'none'}, not uint8 `faces`"
-        elif not {"logits", "probabilities"} <= set(outputs):
-            problem = f"its outputs are {', '.join(outputs)}, not `logits` and `probabilities`"
-        else:
-            columns = outputs["probabilities"].shape[-1:]
-            if columns and isinstance(columns[0], int) and columns[0] != len(EXPRESSIONS):
-                problem = f"it has {columns[0]} classes, not {len(EXPRESSIONS)}"
-        if problem:
-            raise PackageError(f"{self.path} is no expression model: {problem}. {_HOW}")
+
+def _engine(path: Path, threads: int) -> Engine:
+    try:
+        if path.suffix == ".tflite":
+            from fer.inference.litert_engine import LiteRtEngine
+
+            return LiteRtEngine(path, threads)
+        from fer.inference.onnx_engine import OnnxEngine
+
+        return OnnxEngine(path, threads)
+    except PackageError as error:
+        raise PackageError(f"{error} {_HOW}") from None
 
 
 def _threads() -> int:

@@ -96,7 +96,7 @@ def _classifier(model: str, digest: str, registry: str | None) -> Classifier:
             f"A worker has another model than the run under {model}: {package.digest[:12]}, not "
             f"{digest[:12]}. Give all workers the same registry."
         )
-    return Classifier(package.file("model.onnx"))
+    return Classifier(package.model)
 
 
 def decide(
@@ -141,7 +141,7 @@ def _figures(
     predicted = probabilities.argmax(axis=1)
     correct = predicted == actual
     confusion = confusion_matrix(actual, predicted)
-    speed = measure(Classifier(package.file("model.onnx")), _LATENCY_RUNS)
+    speed = measure(Classifier(package.model), _LATENCY_RUNS)
     figures = {
         "accuracy": float(correct.mean()),
         "macro_f1": float(macro_f1(confusion)),

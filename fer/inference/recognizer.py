@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HOW = (
     "Name one: a registered model (name@champion, with FER_REGISTRY or --registry saying where), "
-    "a package folder (models/package after `dvc repro package`), or a model.onnx."
+    "a package folder (models/package after `dvc repro package`), or a model.onnx or model.tflite."
 )
 
 
@@ -35,7 +35,7 @@ class ModelInfo:
     Attributes:
         name: its name; of a bare file, the file's name without suffix.
         version: its number in the registry; None where it does not come from one.
-        digest: sha256 of the package's manifest, or of the bare model.onnx.
+        digest: sha256 of the package's manifest, or of the bare file.
     """
 
     name: str
@@ -108,8 +108,9 @@ class Recognizer:
 
         Args:
             reference: `name@alias`, `name:7` or `name` of a registered model; a package folder;
-                a model.onnx. None takes the registry's champion where it holds one model only,
-                and the model that ships with the library where no registry is named.
+                a model.onnx or model.tflite. None takes the registry's champion where it holds
+                one model only, and the model that ships with the library where no registry is
+                named.
             registry: a folder or s3://bucket/prefix; None is FER_REGISTRY.
             faces: detector and crop; None is their defaults.
             threads: CPU threads; None is FER_THREADS, or all cores.
@@ -226,7 +227,7 @@ class Recognizer:
 
 
 def _locate(reference: str | Path | None, registry: str | None) -> tuple[Path, ModelInfo]:
-    """The model.onnx that a reference means, and what to call it."""
+    """The model file that a reference means, and what to call it."""
     from fer.registry.package import ModelPackage
 
     if reference is not None:
@@ -237,7 +238,7 @@ def _locate(reference: str | Path | None, registry: str | None) -> tuple[Path, M
             return path, ModelInfo(path.stem, None, sha256_of(path))
         if path.is_dir() and (isinstance(reference, Path) or _is_path(reference)):
             return _opened(ModelPackage.open(path), None)
-        if path.suffix == ".onnx" or isinstance(reference, Path):
+        if path.suffix in (".onnx", ".tflite") or isinstance(reference, Path):
             raise ModelReferenceError(f"There is no {reference}. {_HOW}")
     return _registered(str(reference) if reference is not None else None, registry)
 
@@ -296,7 +297,7 @@ def _opened(package: Any, version: int | None) -> tuple[Path, ModelInfo]:
             f"The package {manifest.name!r} has the classes {', '.join(manifest.classes)}; this "
             f"version reads {', '.join(EXPRESSIONS)}. Use a package of this project."
         )
-    return package.file("model.onnx"), ModelInfo(manifest.name, version, package.digest)
+    return package.model, ModelInfo(manifest.name, version, package.digest)
 
 
 def _grey_crops(

@@ -21,7 +21,8 @@ from fer.expressions import EXPRESSIONS
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
-MODEL: Final = "model.onnx"
+MODELS: Final = ("model.onnx", "model.tflite")
+"""A package holds one of these: its figures are those of that file."""
 MAX_MANIFEST_BYTES: Final = 1 << 20
 MAX_FILES: Final = 1000
 
@@ -70,15 +71,17 @@ def file_name_problem(name: str) -> str | None:
 
 
 class InputContract(BaseModel):
-    """What the model takes and gives; preprocessing is inside its graph.
+    """What the model file takes and gives.
 
-    The input takes any n, height and width; the output is float32 (n, classes), rows sum to 1.
+    A model.onnx takes any n, height and width, and all preprocessing is inside its graph. A
+    model.tflite takes one face in floats, already resized. Output: float32 (n, classes), rows sum
+    to 1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tensor: str = "faces"
-    dtype: Literal["uint8"] = "uint8"
+    dtype: Literal["uint8", "float32"] = "uint8"
     layout: str = "n,height,width,1"
     colour: Literal["grey"] = "grey"
     output: str = "probabilities"
@@ -120,11 +123,19 @@ class PackageManifest(BaseModel):
         for name in seen:
             if any(other.startswith(name + "/") for other in seen):
                 raise ValueError(f"{name!r} is both a file and a folder")
-        if MODEL not in self.files:
-            raise ValueError(f"no {MODEL} among the files")
+        models = [name for name in MODELS if name in self.files]
+        if not models:
+            raise ValueError(f"no {' or '.join(MODELS)} among the files")
+        if len(models) > 1:
+            raise ValueError(f"{' and '.join(models)} are both there; a package is of one model")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class is named twice")
         return self
+
+    @property
+    def model(self) -> str:
+        """Which of `MODELS` is the package's."""
+        return next(name for name in MODELS if name in self.files)
 
     @property
     def size(self) -> int:

@@ -1,8 +1,8 @@
 """A model package: one folder, complete and self-describing.
 
-It holds `model.onnx`, whatever else describes the model (network, weights, card, curves), and
-`manifest.json` with the size and sha256 of each. Opening one checks every byte and runs no
-code: nothing in it is a pickle, and nothing is imported from it.
+It holds `model.onnx` or `model.tflite`, whatever else describes the model (network, weights, card,
+curves), and `manifest.json` with the size and sha256 of each. Opening one checks every byte and
+runs no code: nothing in it is a pickle, and nothing is imported from it.
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ class ModelPackage:
         """The model's name."""
         return self.manifest.name
 
+    @property
+    def model(self) -> Path:
+        """What predicts: model.onnx or model.tflite."""
+        return self.folder / self.manifest.model
+
     def manifest_bytes(self) -> bytes:
         """The bytes of manifest.json, whose sha256 is `digest`.
 
@@ -139,7 +144,8 @@ def write_package(
         folder: where the package will be.
         name: the model's name: lower-case letters, digits and `._-`.
         description: one or two sentences for people.
-        files: name inside the package -> file to copy; `model.onnx` must be among them.
+        files: name inside the package -> file to copy; one of them is the model, `model.onnx` or
+            `model.tflite`.
         metrics: JSON object of evaluation figures.
         lineage: JSON object: git commit, data and params hashes, seed, hardware, versions.
         classes: class names in output order.

@@ -1,10 +1,12 @@
-"""Starts training and export with the environment that their backends need."""
+"""Starts training, export and quantisation with the environment that their backends need."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +51,53 @@ def export(trained: Path, out: Path) -> None:
     _quiet()
     end_with_workflow()
     command = [sys.executable, "-m", "fer.training.export", str(trained), str(out)]
-    environment = {
+    done = subprocess.run(
+        command, env=_for_tensorflow(), stderr=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        reason = _reason(done.stderr.strip().splitlines(), done.returncode)
+        raise TrainingError(f"Export of {trained} failed: {reason}.")
+
+
+def quantize(package: Path, faces: Path, out: Path) -> None:
+    """Quantise in a process of its own, as `export` does; see `fer.training.quantize.quantize`.
+
+    Raises:
+        TrainingError: it failed, or integers cost too much accuracy.
+    """
+    from fer.progress import Progress
+    from fer.training.quantize import STEPS
+
+    _quiet()
+    command = [sys.executable, "-m", "fer.training.quantize", str(package), str(faces), str(out)]
+    with tempfile.TemporaryFile("w+") as log, Progress("Quantizing") as bar:
+        with subprocess.Popen(
+            command, env=_for_tensorflow(), stdout=subprocess.PIPE, stderr=log, text=True
+        ) as child:
+            for line in child.stdout or ():
+                if found := re.fullmatch(r"step (\d+) of \d+\n", line):
+                    bar.update(int(found[1]), STEPS)
+        log.seek(0)
+        lines = log.read().strip().splitlines()
+    if child.returncode:
+        reason = _reason(lines, child.returncode)
+        raise TrainingError(f"{package} was not quantised: {reason}.")
+
+
+def _for_tensorflow() -> dict[str, str]:
+    """The environment of a converter: TensorFlow on the CPU, whatever trained."""
+    return {
         **os.environ,
         "KERAS_BACKEND": "tensorflow",
         "CUDA_VISIBLE_DEVICES": "-1",
         "PYTHONHASHSEED": "0",  # one training always exports to the same bytes
     }
-    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        text = lines[-1].removeprefix("fer.errors.").rstrip(".")
-        raise TrainingError(f"Export of {trained} failed: {text}.")
+
+
+def _reason(lines: list[str], status: int) -> str:
+    """What a process that failed said last."""
+    last = lines[-1] if lines else f"exit status {status}"
+    return last.removeprefix("fer.errors.").rstrip(".")
 
 
 def _quiet() -> None:

@@ -13,6 +13,19 @@ from fer.errors import PackageError, UsageError
 from fer.inference.classifier import Classifier
 
 
+@pytest.fixture(scope="module", params=["ONNX Runtime", "LiteRT"])
+def model(request: pytest.FixtureRequest) -> Path:
+    """The same model for each engine: what holds for one holds for the other."""
+    name = {"ONNX Runtime": "onnx_model", "LiteRT": "litert_model"}[request.param]
+    path: Path = request.getfixturevalue(name)
+    return path
+
+
+@pytest.fixture(scope="module")
+def onnx_model(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., Path]) -> Path:
+    return make_model(tmp_path_factory.mktemp("onnx") / "model.onnx")
+
+
 def grey(*levels: int, size: tuple[int, int] = (48, 48)) -> np.ndarray:
     return np.stack([np.full(size, level, np.uint8) for level in levels])
 
@@ -72,10 +85,12 @@ def test_refuses_what_are_no_crops(model: Path, crops: np.ndarray) -> None:
 def test_refuses_what_is_no_model(tmp_path: Path, model: Path) -> None:
     with pytest.raises(PackageError, match="not a file"):
         Classifier(tmp_path / "none.onnx")
-    bad = tmp_path / "bad.onnx"
-    bad.write_bytes(model.read_bytes()[:-200])
-    with pytest.raises(PackageError, match="cannot be loaded"):
-        Classifier(bad)
+    bad = tmp_path / f"bad{model.suffix}"
+    whole = model.read_bytes()
+    for content in (whole[: len(whole) // 2], b"none of them" * 100, b""):
+        bad.write_bytes(content)
+        with pytest.raises(PackageError, match="cannot be loaded"):
+            Classifier(bad)
 
 
 def test_refuses_another_model(tmp_path: Path, make_model: Callable[..., Path]) -> None:

@@ -144,6 +144,10 @@ def test_plain_names_are_accepted(name: str) -> None:
         ({"extra": 1}, "extra"),
         ({"files": {}}, "files"),
         ({"files": {"other.bin": {"size": 1, "sha256": SHA}}}, r"no model\.onnx"),
+        (
+            {"files": {f"model.{kind}": {"size": 1, "sha256": SHA} for kind in ("onnx", "tflite")}},
+            "both there",
+        ),
         ({"files": {"model.onnx": {"size": -1, "sha256": SHA}}}, "size"),
         ({"files": {"model.onnx": {"size": "1", "sha256": SHA}}}, "size"),
         ({"files": {"model.onnx": {"size": 1, "sha256": "0" * 63 + "G"}}}, "sha256"),
@@ -225,3 +229,10 @@ def test_a_reference_is_parsed_or_refused(text: str) -> None:
         return
     if parsed.path is None:
         assert ModelReference.parse(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
+def test_either_kind_of_model_will_do(name: str) -> None:
+    files = {name: {"size": 1, "sha256": SHA}, "card.md": {"size": 1, "sha256": SHA}}
+    manifest = PackageManifest.from_bytes(json.dumps(GOOD | {"files": files}).encode())
+    assert manifest.model == name

@@ -1,0 +1,137 @@
+"""From a model package to one whose model is in integers: smaller, faster, with its own figures.
+
+It is another model, so nothing of the first one's figures is taken over: it is calibrated,
+evaluated and described anew, and as a registered version the gate compares it like any other.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from fer.errors import PackageError, TrainingError
+from fer.evaluation.evaluate import evaluate
+from fer.evaluation.report import read_per_class
+from fer.evaluation.robustness import read_robustness
+from fer.files import write_json, write_text
+from fer.packaging import drift_reference
+from fer.params import Params
+from fer.registry.manifest import InputContract
+from fer.registry.package import ModelPackage, write_package
+from fer.reports.card import card_page, model_card
+from fer.training import start
+
+_EVALUATED: Final = (
+    "metrics.json",
+    "per_class.csv",
+    "robustness.json",
+    "robustness.png",
+    "confusion.png",
+    "reliability.png",
+)
+_VERSIONS: Final = ("ai-edge-litert", "litert-quantizer")
+
+
+def quantize_package(
+    params: Params,
+    *,
+    package: Path,
+    prepared: Path,
+    source: Path,
+    out: Path,
+) -> ModelPackage:
+    """Make a package of the same name with model.tflite, in int8, in place of model.onnx.
+
+    Args:
+        params: all of params.yaml.
+        package: the full package, or the one that ships with the library.
+        prepared: folder of the prepared table.
+        source: folder of the source table.
+        out: the new package; one that is there is replaced.
+
+    Raises:
+        PackageError: no package, or its model is not this project's EfficientNetB2.
+        TrainingError: quantising failed, or costs too much validation accuracy, or is not
+            installed.
+        TableError: no prepared table.
+    """
+    versions = _versions()
+    full = ModelPackage.open(package)
+    faces = prepared / "faces.parquet"
+    data, origin = _read(prepared / "manifest.json"), _read(source / "source.json")
+    with tempfile.TemporaryDirectory() as name:
+        made = Path(name)
+        start.quantize(full.folder, faces, made)
+        evaluate(
+            faces=faces,
+            model=made,
+            ferplus=source / "ferplus.parquet",
+            params=params.evaluate,
+            seed=params.seed,
+            out=made,
+        )
+        description = f"{full.manifest.description} In 8-bit integers.".strip()
+        metrics = _read(made / "metrics.json")
+        lineage = _lineage(full, _read(made / "quantization.json"), versions)
+        card = model_card(
+            name=full.name,
+            description=description,
+            metrics=metrics,
+            lineage=lineage,
+            data=data,
+            source=origin,
+            per_class=read_per_class(made / "per_class.csv"),
+            latency=_read(made / "latency.json"),
+            robustness=read_robustness(made / "robustness.json"),
+        )
+        write_text(made / "card.md", card)
+        write_text(made / "card.html", card_page(card))
+        write_json(made / "reference.json", drift_reference(made / "predictions.parquet"))
+        files = ("model.tflite", *_EVALUATED, "card.md", "card.html", "reference.json")
+        return write_package(
+            out,
+            name=full.name,
+            description=description,
+            files={one: made / one for one in files} | {"network.json": full.file("network.json")},
+            metrics=metrics,
+            lineage=lineage,
+            input_contract=InputContract(dtype="float32", layout="1,48,48,1"),
+        )
+
+
+def _versions() -> dict[str, str]:
+    """Of what quantises, which is an extra."""
+    try:
+        return {one: version(one) for one in _VERSIONS}
+    except PackageNotFoundError as error:
+        raise TrainingError(
+            f"{error.name} is not installed. Install the extra quantize: pip install -c "
+            "constraints.txt '.[train,cpu,quantize]'"
+        ) from None
+
+
+def _lineage(
+    full: ModelPackage, quantization: dict[str, Any], versions: dict[str, str]
+) -> dict[str, Any]:
+    """Where the weights came from, and what was done to them."""
+    kept: dict[str, Any] = dict(full.manifest.lineage)
+    kept.pop("weights_stored_as", None)
+    return kept | {
+        "quantization": quantization,
+        "made_of": full.digest,
+        "versions": kept.get("versions", {}) | versions,
+    }
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PackageError(
+            f"{path} does not exist. Run the data stages: dvc repro prepare"
+        ) from None
+    except ValueError as error:
+        raise PackageError(f"{path} is damaged ({error}). Run dvc repro prepare.") from None
