@@ -50,9 +50,9 @@ def package_model(
         PackageError: something that belongs into the package is missing.
         TableError: per_class.csv or robustness.json is missing or none of ours.
     """
-    metrics = _read(evaluation / "metrics.json")
-    training = _read(trained / "training.json")
-    data = _read(prepared / "manifest.json")
+    metrics = read_output(evaluation / "metrics.json")
+    training = read_output(trained / "training.json")
+    data = read_output(prepared / "manifest.json")
     origin = Lineage.of(project)
     lineage = {
         "git_commit": origin.commit,
@@ -83,9 +83,9 @@ def package_model(
             metrics=metrics,
             lineage=lineage,
             data=data,
-            source=_read(source / "source.json"),
+            source=read_output(source / "source.json"),
             per_class=read_per_class(evaluation / "per_class.csv"),
-            latency=_read(evaluation / "latency.json"),
+            latency=read_output(evaluation / "latency.json"),
             robustness=read_robustness(evaluation / "robustness.json"),
         )
         write_text(made / "card.md", card)
@@ -199,7 +199,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _read(path: Path) -> Any:
+def read_output(path: Path) -> Any:
+    """A JSON file that a stage wrote.
+
+    Raises:
+        PackageError: absent or damaged.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -6,18 +6,17 @@ evaluated and described anew, and as a registered version the gate compares it l
 
 from __future__ import annotations
 
-import json
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from fer.errors import PackageError, TrainingError
+from fer.errors import TrainingError
 from fer.evaluation.evaluate import evaluate
 from fer.evaluation.report import read_per_class
 from fer.evaluation.robustness import read_robustness
 from fer.files import write_json, write_text
-from fer.packaging import drift_reference
+from fer.packaging import drift_reference, read_output
 from fer.params import Params
 from fer.registry.manifest import InputContract
 from fer.registry.package import ModelPackage, write_package
@@ -53,7 +52,8 @@ def quantize_package(
         out: the new package; one that is there is replaced.
 
     Raises:
-        PackageError: no package, or its model is not this project's EfficientNetB2.
+        PackageError: no package, or its model is not this project's EfficientNetB2, or what the
+            data stages write is missing.
         TrainingError: quantising failed, or costs too much validation accuracy, or is not
             installed.
         TableError: no prepared table.
@@ -61,7 +61,7 @@ def quantize_package(
     versions = _versions()
     full = ModelPackage.open(package)
     faces = prepared / "faces.parquet"
-    data, origin = _read(prepared / "manifest.json"), _read(source / "source.json")
+    data, origin = read_output(prepared / "manifest.json"), read_output(source / "source.json")
     with tempfile.TemporaryDirectory() as name:
         made = Path(name)
         start.quantize(full.folder, faces, made)
@@ -74,8 +74,8 @@ def quantize_package(
             out=made,
         )
         description = f"{full.manifest.description} In 8-bit integers.".strip()
-        metrics = _read(made / "metrics.json")
-        lineage = _lineage(full, _read(made / "quantization.json"), versions)
+        metrics = read_output(made / "metrics.json")
+        lineage = _lineage(full, read_output(made / "quantization.json"), versions)
         card = model_card(
             name=full.name,
             description=description,
@@ -84,7 +84,7 @@ def quantize_package(
             data=data,
             source=origin,
             per_class=read_per_class(made / "per_class.csv"),
-            latency=_read(made / "latency.json"),
+            latency=read_output(made / "latency.json"),
             robustness=read_robustness(made / "robustness.json"),
         )
         write_text(made / "card.md", card)
@@ -124,14 +124,3 @@ def _lineage(
         "made_of": full.digest,
         "versions": kept.get("versions", {}) | versions,
     }
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PackageError(
-            f"{path} does not exist. Run the data stages: dvc repro prepare"
-        ) from None
-    except ValueError as error:
-        raise PackageError(f"{path} is damaged ({error}). Run dvc repro prepare.") from None

@@ -119,7 +119,7 @@ def _headlines(found: Evaluation, latency: Mapping[str, Any]) -> list[Fact]:
             f"95 in 100 within {latency['batch_1_p95_ms']:.1f} ms; in batches "
             f"{latency['batch_32_images_per_second']:,.0f} images/s",
         ),
-        Fact(f"{metrics['model_bytes'] / 1e6:.1f} MB", "model.onnx")
+        Fact(f"{metrics['model_bytes'] / 1e6:.1f} MB", "the model's file")
         if "model_bytes" in metrics
         else None,
     ]
@@ -298,7 +298,7 @@ def _method(metrics: Mapping[str, Any]) -> Section:
     return Section(
         "How it was measured",
         text=(
-            "One view of each image, no ensemble, except where views are named; the exported ONNX "
+            "One view of each image, no ensemble, except where views are named; the exported "
             "model that is served, not the training graph.\n\n"
             "Intervals of shares are Wilson's; those of F1 and of the calibration error are "
             "bootstraps over the images with a fixed seed. They say what another draw of test "

@@ -57,17 +57,23 @@ def network_of(package: ModelPackage) -> keras.Model:
     Raises:
         PackageError: its model is not this project's EfficientNetB2.
     """
+    has_weights = _WEIGHTS in package.manifest.files
+    if not has_weights and package.model.suffix != ".onnx":
+        raise PackageError(
+            f"{package.model} is in integers, which cannot be trained on. Name the package that it "
+            f"was made of: digest {package.manifest.lineage.get('made_of', 'unknown')}."
+        )
     config = NetworkConfig.read(package.file("network.json"))
     network = build_network(config, build_backbone())
-    if _WEIGHTS in package.manifest.files:
+    if has_weights:
         network.load_weights(package.file(_WEIGHTS))
     else:
-        path = package.file("model.onnx")
         try:
-            _unfold(_Folded.read(path), network)
+            _unfold(_Folded.read(package.model), network)
         except (ValueError, KeyError, IndexError, StopIteration) as error:
             raise PackageError(
-                f"{path} is no EfficientNetB2 of this project: its layers differ ({error})."
+                f"{package.model} is no EfficientNetB2 of this project: its layers differ "
+                f"({error})."
             ) from None
     return network
 

@@ -95,7 +95,7 @@ def test_it_predicts(place: Path, params: Params, faces: FaceTable) -> None:
 
 def test_without_prepared_data_it_says_what_to_run(place: Path, params: Params) -> None:
     (place / "prepared" / "manifest.json").unlink()
-    with pytest.raises(PackageError, match="dvc repro prepare"):
+    with pytest.raises(PackageError, match="dvc repro"):
         build(place, params)
     assert not (place / "quantized").exists()
 

@@ -126,6 +126,23 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out.weights.h5").exists()
 
 
+def test_integers_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(b"integers")
+    package = write_package(
+        tmp_path / "package",
+        name="small",
+        description="",
+        files={
+            "model.tflite": tmp_path / "model.tflite",
+            "network.json": reference_package().file("network.json"),
+        },
+        metrics={},
+        lineage={"made_of": "abc123"},
+    )
+    with pytest.raises(PackageError, match=r"cannot be trained on.*abc123"):
+        start.warm_start(package.folder, tmp_path / "out.weights.h5")
+
+
 def test_no_package_and_a_wrong_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="is no model package"):
         start.warm_start(tmp_path / "absent", tmp_path / "out.weights.h5")
