@@ -11,9 +11,9 @@ Everything is made from one package's network. SavedModel, LiteRT: the bare netw
 in. ONNX: with the preprocessing inside; `as converted` is what the converter gives, without
 fer/training/onnx_graph.py. `by fer quantize`: as that command makes it. `int8`: all weights and
 activations, by TensorFlow's converter; `weights`: activations stay floats between the convolutions.
-One thread each; each engine is a process of its own, and they take turns, round
-by round. Keras's probabilities are what differences are measured against. At a size other than the
-one a network was trained at, its accuracy says little.
+One thread each; each engine is a process of its own, and they take turns, round by round. Keras's
+probabilities are what differences are measured against. At a size other than the one a network was
+trained at, its accuracy says little.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CALIBRATION = 256
 PAGE = """# The exported model beside other engines
 
 {machine}. Made from {model} by `benchmarks/engines.py`, which says what each line is and how to
-have OpenVINO and LiteRT beside it. One thread each, in turns; {rounds} rounds: median (smallest to
+have OpenVINO beside it. One thread each, in turns; {rounds} rounds: median (smallest to
 largest)."""
 
 

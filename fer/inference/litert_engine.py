@@ -83,7 +83,7 @@ def _loaded(path: Path) -> Any:
     except ImportError as error:
         raise PackageError(
             f"{path} is a LiteRT model, and {error.name} is not installed. Install the extra "
-            "litert (pip install -c constraints.txt '.[litert]'), or name a model.onnx."
+            "litert (pip install -c constraints.txt '.[litert]')."
         ) from None
     try:
         interpreter = Interpreter(str(path), num_threads=1)
