@@ -311,7 +311,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, help="a package; left out: the one that ships")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="a package; left out: the one that ships, whose weights have 8 bits",
+    )
     parser.add_argument("--faces", type=Path, help="the prepared table; left out: drawn faces")
     parser.add_argument("--sizes", type=int, nargs="+", help="left out: the network's own")
     parser.add_argument("--rounds", type=int, default=7)

@@ -46,7 +46,7 @@ def quantize_package(
 
     Args:
         params: all of params.yaml.
-        package: the full package, or the one that ships with the library.
+        package: the package, whose model is in floats.
         prepared: folder of the prepared table.
         source: folder of the source table.
         out: the new package; one that is there is replaced.
@@ -117,8 +117,7 @@ def _lineage(
     full: ModelPackage, quantization: dict[str, Any], versions: dict[str, str]
 ) -> dict[str, Any]:
     """Where the weights came from, and what was done to them."""
-    kept: dict[str, Any] = dict(full.manifest.lineage)
-    kept.pop("weights_stored_as", None)
+    kept: dict[str, Any] = full.manifest.lineage
     return kept | {
         "quantization": quantization,
         "made_of": full.digest,

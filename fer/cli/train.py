@@ -154,10 +154,7 @@ def package(
 
 @app.command()
 def quantize(
-    package: Annotated[
-        Path | None,
-        typer.Option(help="A package's folder. Default: the model that ships with the library."),
-    ] = None,
+    package: Annotated[Path, typer.Option(help="Folder of the package.")] = Path("models/package"),
     params: ParamsFile = Path("params.yaml"),
     prepared: PreparedFolder = Path("data/prepared"),
     source: SourceFolder = Path("data/source"),
@@ -168,18 +165,17 @@ def quantize(
 ) -> None:
     """Make a package in 8-bit integers: a third of the size, faster, evaluated anew.
 
-    Refused where integers cost more than 0.3 points of validation accuracy. Predicting by it
-    wants the extra litert, making it the extra quantize.
+    Refused where integers cost more than 0.3 points of validation accuracy. Wants the extra
+    quantize.
 
-    Example: fer quantize --package models/package && fer models register models/quantized
+    Example: fer quantize && fer models register models/quantized
     """
     from fer.params import load_params
     from fer.quantized import quantize_package
-    from fer.reference import reference_package
 
     made = quantize_package(
         load_params(params),
-        package=package or reference_package().folder,
+        package=package,
         prepared=prepared,
         source=source,
         out=out,

@@ -82,8 +82,9 @@ def _loaded(path: Path) -> Any:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise PackageError(
-            f"{path} is a LiteRT model, and {error.name} is not installed. Install the extra "
-            "litert (pip install -c constraints.txt '.[litert]')."
+            f"{path} is a LiteRT model, and {error.name} is not installed: pip install -c "
+            "constraints.txt ai-edge-litert. Macs with Intel processors have none; a package that "
+            "holds a model.onnx works there."
         ) from None
     try:
         interpreter = Interpreter(str(path), num_threads=1)

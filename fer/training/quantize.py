@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer.dataset.table import FaceTable
-from fer.errors import TableError, TrainingError
+from fer.errors import PackageError, TableError, TrainingError
 from fer.evaluation.calibration import AS_TRAINED, Calibration, fit_calibration
 from fer.evaluation.figures import DIGITS
 from fer.files import write_json
@@ -44,7 +44,8 @@ def quantize(package: Path, faces: Path, out: Path, step: Callable[[int], None])
         step: called with the number of steps done, of `STEPS`.
 
     Raises:
-        PackageError: no package, or its model is not this project's EfficientNetB2.
+        PackageError: no package, or its model is not this project's EfficientNetB2, or is in
+            integers already.
         TableError: no table, or it lacks training or validation faces.
         TrainingError: integers cost more than `MAX_LOSS`.
     """
@@ -52,6 +53,11 @@ def quantize(package: Path, faces: Path, out: Path, step: Callable[[int], None])
     from fer.training.warm_start import network_of
 
     opened = ModelPackage.open(package)
+    if "quantization" in opened.manifest.lineage:
+        raise PackageError(
+            f"{package} is in integers already. Name the package that it was made of: digest "
+            f"{opened.manifest.lineage.get('made_of', 'unknown')}."
+        )
     table = FaceTable.read(faces)
     train, validation = table.part("train"), table.part("validation")
     if not len(train) or not len(validation):

@@ -1,29 +1,27 @@
 """From a model package back to a network that can be trained on.
 
 A package that holds `network.weights.h5` gives its network as it was trained. One that holds only
-`model.onnx` has its batch norms folded into the convolutions; they are taken apart again, so that
-the network computes the same function and can be trained on.
+`model.onnx` or `model.tflite` has its batch norms folded into the convolutions; they are taken
+apart again, so that the network computes the same function and can be trained on. Of a model in
+integers it is the function in floats: what the rounding of activations changes is not in it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fer.errors import PackageError
 from fer.expressions import Expression
 from fer.files import atomic_path
 from fer.registry.package import ModelPackage
+from fer.training.folded import Folded, Values, read_folded
 from fer.training.network import NetworkConfig, build_backbone, build_network
 
 if TYPE_CHECKING:
     import keras
-
-    Values = NDArray[np.float32]
 
 _WEIGHTS: Final = "network.weights.h5"
 _CROPS: Final = 8
@@ -57,19 +55,13 @@ def network_of(package: ModelPackage) -> keras.Model:
     Raises:
         PackageError: its model is not this project's EfficientNetB2.
     """
-    has_weights = _WEIGHTS in package.manifest.files
-    if not has_weights and package.model.suffix != ".onnx":
-        raise PackageError(
-            f"{package.model} is in integers, which cannot be trained on. Name the package that it "
-            f"was made of: digest {package.manifest.lineage.get('made_of', 'unknown')}."
-        )
     config = NetworkConfig.read(package.file("network.json"))
     network = build_network(config, build_backbone())
-    if has_weights:
+    if _WEIGHTS in package.manifest.files:
         network.load_weights(package.file(_WEIGHTS))
     else:
         try:
-            _unfold(_Folded.read(package.model), network)
+            _unfold(read_folded(package.model), network)
         except (ValueError, KeyError, IndexError, StopIteration) as error:
             raise PackageError(
                 f"{package.model} is no EfficientNetB2 of this project: its layers differ "
@@ -78,74 +70,7 @@ def network_of(package: ModelPackage) -> keras.Model:
     return network
 
 
-@dataclass(frozen=True)
-class _Folded:
-    """What an exported model computes: the weights that its batch norms were folded into.
-
-    Attributes:
-        mean, deviation: of the input normalisation, per channel.
-        convolutions: kernel (out, in / groups, h, w) and bias of each, in the graph's order.
-        scale, shift: of the pooled features.
-        kernel, bias: of the classifier.
-    """
-
-    mean: Values
-    deviation: Values
-    convolutions: list[tuple[Values, Values]]
-    scale: Values
-    shift: Values
-    kernel: Values
-    bias: Values
-
-    @classmethod
-    def read(cls, model: Path) -> _Folded:
-        """Read model.onnx, whether its weights are stored as float32 or float16."""
-        import onnx
-        from onnx import TensorProto, numpy_helper
-
-        graph = onnx.load(model).graph
-        values = {
-            one.name: numpy_helper.to_array(one).astype(np.float32)
-            for one in graph.initializer
-            if one.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
-        }
-        for node in graph.node:
-            if node.op_type == "Cast" and node.input[0] in values:
-                values[node.output[0]] = values[node.input[0]]
-        steps = [
-            (node.op_type, [values[name] for name in node.input if name in values])
-            for node in graph.node
-            if node.op_type != "Cast"
-        ]
-        first = next(place for place, (kind, _) in enumerate(steps) if kind == "Conv")
-        last = next(place for place, (kind, _) in enumerate(steps) if kind == "MatMul")
-        before = dict(steps[:first])
-        convolutions = []
-        for place, (kind, constants) in enumerate(steps):
-            if kind != "Conv":
-                continue
-            kernel, *bias = constants
-            shift = bias[0] if bias else np.zeros(len(kernel), np.float32)
-            # So the converter leaves a batch norm that it does not fold.
-            following = steps[place + 1 : place + 3]
-            if [kind for kind, _ in following] == ["Mul", "Add"] and following[0][1]:
-                factor, term = (constants[0].reshape(-1) for _, constants in following)
-                kernel, shift = kernel * factor[:, None, None, None], shift * factor + term
-            convolutions.append((kernel, shift))
-        # The converter subtracts the mean, or adds its opposite.
-        mean = before["Sub"][0] if "Sub" in before else -before["Add"][0]
-        return cls(
-            mean=mean.reshape(-1),
-            deviation=1 / before["Mul"][0].reshape(-1),
-            convolutions=convolutions,
-            scale=steps[last - 2][1][0],
-            shift=steps[last - 1][1][0],
-            kernel=steps[last][1][0],
-            bias=steps[last + 1][1][0],
-        )
-
-
-def _unfold(folded: _Folded, network: keras.Model) -> None:
+def _unfold(folded: Folded, network: keras.Model) -> None:
     """Set a network to compute what an exported model does."""
     import keras
 

@@ -297,7 +297,7 @@ def test_git_holds_no_data_and_is_clean(project: Project) -> None:
     assert not [name for name in tracked if name.startswith(("data/", "models/", "build/"))]
     large = [n for n in tracked if (project.folder / n).stat().st_size > 400_000]
     # The model that ships with the library is a part of it.
-    assert large == ["fer/reference_model/model.onnx"]
+    assert large == ["fer/reference_model/model.tflite"]
 
 
 def test_nothing_runs_where_nothing_changed(project: Project) -> None:

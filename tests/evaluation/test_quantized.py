@@ -78,7 +78,6 @@ def test_its_figures_are_its_own(place: Path, params: Params) -> None:
     assert lineage["made_of"] == full.digest
     assert lineage["git_commit"] == full.manifest.lineage["git_commit"]
     assert lineage["quantization"]["validation"] == JUDGED
-    assert "weights_stored_as" not in lineage
     assert {"keras", "ai-edge-litert", "litert-quantizer"} <= set(lineage["versions"])
     card = opened.file("card.md").read_text(encoding="utf-8")
     assert "quantization.validation.same" in card

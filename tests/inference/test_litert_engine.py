@@ -37,7 +37,9 @@ def test_without_the_runtime_it_says_what_to_install(
     litert_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(PackageError, match=r"the extra litert .*\. Name a model package"):
+    with pytest.raises(
+        PackageError, match=r"pip install .*ai-edge-litert.*\. Name a model package"
+    ):
         Classifier(litert_model)
 
 

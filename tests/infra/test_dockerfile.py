@@ -16,7 +16,7 @@ import yaml
 
 EXTRAS = {
     "server": {"flows"},
-    "worker": {"train", "cpu", "litert", "flows", "scale", "signing"},
+    "worker": {"train", "cpu", "flows", "scale", "signing"},
     "worker-gpu": {"train", "gpu", "flows", "signing"},
 }
 TARGETS = sorted(EXTRAS)

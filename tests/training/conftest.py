@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -193,3 +194,24 @@ def shipped_network() -> Any:
     from fer.training.warm_start import network_of
 
     return network_of(reference_package())
+
+
+@pytest.fixture(scope="session")
+def shipped_training(shipped_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a training of that network would leave, as far as export reads it."""
+    from fer.reference import reference_package
+
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copy(reference_package().file("network.json"), folder)
+    shipped_network.save_weights(folder / "network.weights.h5")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shipped_onnx(shipped_training: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model.onnx of that network, as `fer export` writes it."""
+    from fer.training import start
+
+    folder = tmp_path_factory.mktemp("exported")
+    start.export(shipped_training, folder)
+    return folder / "model.onnx"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -30,26 +29,8 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
 
 
 @pytest.fixture(scope="module")
-def trained(shipped_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stage before leaves of it."""
-    from fer.reference import reference_package
-
-    folder = tmp_path_factory.mktemp("trained")
-    shutil.copy(reference_package().file("network.json"), folder)
-    shipped_network.save_weights(folder / "network.weights.h5")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exported")
-    start.export(trained, folder)
-    return folder / "model.onnx"
-
-
-@pytest.fixture(scope="module")
-def classifier(exported: Path) -> Classifier:
-    return Classifier(exported)
+def classifier(shipped_onnx: Path) -> Classifier:
+    return Classifier(shipped_onnx)
 
 
 def test_it_agrees_with_keras_on_faces(
@@ -125,12 +106,12 @@ def test_crops_that_are_wide_or_high_are_stretched_to_the_square(
 
 
 def test_the_temperature_is_an_initializer_that_divides_the_logits(
-    exported: Path, classifier: Classifier, table: FaceTable, tmp_path: Path
+    shipped_onnx: Path, classifier: Classifier, table: FaceTable, tmp_path: Path
 ) -> None:
     import onnx
     from onnx import numpy_helper
 
-    model = onnx.load(exported)
+    model = onnx.load(shipped_onnx)
     (temperature,) = [one for one in model.graph.initializer if one.name == "temperature"]
     assert numpy_helper.to_array(temperature) == np.float32(1)
     assert numpy_helper.to_array(temperature).shape == ()
@@ -144,10 +125,10 @@ def test_the_temperature_is_an_initializer_that_divides_the_logits(
     assert np.abs(calibrated.probabilities(crops) - classifier.probabilities(crops)).max() > 1e-4
 
 
-def test_the_contract_of_the_file(exported: Path) -> None:
+def test_the_contract_of_the_file(shipped_onnx: Path) -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(shipped_onnx, providers=["CPUExecutionProvider"])
     (faces,) = session.get_inputs()
     assert (faces.name, faces.type) == ("faces", "tensor(uint8)")
     assert [isinstance(size, str) for size in faces.shape] == [True, True, True, False]
@@ -155,11 +136,11 @@ def test_the_contract_of_the_file(exported: Path) -> None:
     assert outputs == {"logits": ("tensor(float)", 7), "probabilities": ("tensor(float)", 7)}
 
 
-def test_the_graph_holds_only_what_onnx_runtime_is_fast_at(exported: Path) -> None:
+def test_the_graph_holds_only_what_onnx_runtime_is_fast_at(shipped_onnx: Path) -> None:
     """115 convolutions and 24 pools in a row; one reshape or transposition at each end."""
     import onnx
 
-    model = onnx.load(exported)
+    model = onnx.load(shipped_onnx)
     counts = Counter(node.op_type for node in model.graph.node)
     assert counts["Conv"] == 115
     assert counts["GlobalAveragePool"] == 24
@@ -173,24 +154,25 @@ def test_the_graph_holds_only_what_onnx_runtime_is_fast_at(exported: Path) -> No
 
 
 def test_a_network_taken_back_from_it_is_the_one_that_was_exported(
-    exported: Path, trained: Path, shipped_network: Any, table: FaceTable
+    shipped_onnx: Path, shipped_training: Path, shipped_network: Any, table: FaceTable
 ) -> None:
+    from fer.training.folded import read_folded
     from fer.training.network import NetworkConfig, build_network
-    from fer.training.warm_start import _Folded, _unfold
+    from fer.training.warm_start import _unfold
 
-    network = build_network(NetworkConfig.read(trained / "network.json"))
-    _unfold(_Folded.read(exported), network)
+    network = build_network(NetworkConfig.read(shipped_training / "network.json"))
+    _unfold(read_folded(shipped_onnx), network)
     crops = table.pixels[::10][..., None].astype(np.float32)
     found, expected = (np.asarray(one(crops, training=False)) for one in (network, shipped_network))
     assert np.abs(found - expected).max() < 1e-3
 
 
-def test_nothing_else_is_left_beside_the_model(exported: Path) -> None:
-    assert [path.name for path in exported.parent.iterdir()] == ["model.onnx"]
+def test_nothing_else_is_left_beside_the_model(shipped_onnx: Path) -> None:
+    assert [path.name for path in shipped_onnx.parent.iterdir()] == ["model.onnx"]
 
 
 def test_a_model_that_disagrees_with_keras_is_not_written(
-    shipped_network: Any, trained: Path, exported: Path, tmp_path: Path
+    shipped_network: Any, shipped_training: Path, shipped_onnx: Path, tmp_path: Path
 ) -> None:
     """The check itself, on an exported model one of whose weights was changed."""
     import onnx
@@ -199,9 +181,9 @@ def test_a_model_that_disagrees_with_keras_is_not_written(
     from fer.training.export import _compare
     from fer.training.network import NetworkConfig
 
-    config = NetworkConfig.read(trained / "network.json")
-    _compare(shipped_network, exported, config)
-    model = onnx.load(exported)
+    config = NetworkConfig.read(shipped_training / "network.json")
+    _compare(shipped_network, shipped_onnx, config)
+    model = onnx.load(shipped_onnx)
     for tensor in model.graph.initializer:
         value = numpy_helper.to_array(tensor)
         if value.shape[-1:] == (7,):
@@ -217,12 +199,12 @@ def test_a_model_that_disagrees_with_keras_is_not_written(
 
 @pytest.mark.parametrize("problem", ["absent", "no weights", "damaged weights"])
 def test_an_export_that_fails_is_one_message_and_writes_nothing(
-    trained: Path, tmp_path: Path, problem: str
+    shipped_training: Path, tmp_path: Path, problem: str
 ) -> None:
     folder = tmp_path / "trained"
     if problem != "absent":
         folder.mkdir()
-        text = (trained / "network.json").read_text()
+        text = (shipped_training / "network.json").read_text()
         (folder / "network.json").write_text(text)
     if problem == "damaged weights":
         (folder / "network.weights.h5").write_bytes(b"no weights")
@@ -233,8 +215,8 @@ def test_an_export_that_fails_is_one_message_and_writes_nothing(
 
 
 def test_the_same_training_exports_to_the_same_bytes(
-    trained: Path, exported: Path, tmp_path: Path
+    shipped_training: Path, shipped_onnx: Path, tmp_path: Path
 ) -> None:
-    first = exported.read_bytes()
-    start.export(trained, tmp_path)
+    first = shipped_onnx.read_bytes()
+    start.export(shipped_training, tmp_path)
     assert (tmp_path / "model.onnx").read_bytes() == first

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from fer.dataset.table import FaceTable
-from fer.errors import TableError, TrainingError
+from fer.errors import PackageError, TableError, TrainingError
 from fer.evaluation.calibration import AS_TRAINED, Calibration, softmax
 from fer.inference.classifier import Classifier
 from fer.reference import reference_package
+from fer.registry.package import ModelPackage, write_package
 from fer.training import litert, quantize, start
 
 pytestmark = [
@@ -31,9 +32,30 @@ def float_model(shipped_network: Any) -> Any:
     return cache(lambda calibration=AS_TRAINED: litert.float_model(shipped_network, calibration))
 
 
+@pytest.fixture(scope="module")
+def floats(
+    shipped_onnx: Path, shipped_training: Path, tmp_path_factory: pytest.TempPathFactory
+) -> ModelPackage:
+    """A package of that network in floats."""
+    return write_package(
+        tmp_path_factory.mktemp("floats") / "package",
+        name="floats",
+        description="",
+        files={
+            "model.onnx": shipped_onnx,
+            "network.json": shipped_training / "network.json",
+            "network.weights.h5": shipped_training / "network.weights.h5",
+        },
+        metrics={},
+        lineage={},
+    )
+
+
 @pytest.fixture
-def prepare(monkeypatch: pytest.MonkeyPatch, shipped_network: Any, float_model: Any) -> Any:
-    """Quantises the shipped model by a handful of faces, in this process."""
+def prepare(
+    monkeypatch: pytest.MonkeyPatch, shipped_network: Any, floats: ModelPackage, float_model: Any
+) -> Any:
+    """Quantises that package by a handful of faces, in this process."""
     monkeypatch.setattr("fer.training.warm_start.network_of", lambda package: shipped_network)
     monkeypatch.setattr(quantize, "float_model", lambda network, one: float_model(one))
 
@@ -41,14 +63,19 @@ def prepare(monkeypatch: pytest.MonkeyPatch, shipped_network: Any, float_model: 
         monkeypatch.setattr(quantize, "MAX_LOSS", may_cost)
         steps: list[int] = []
         out.mkdir()
-        quantize.quantize(reference_package().folder, faces, out, steps.append)
+        quantize.quantize(floats.folder, faces, out, steps.append)
         return steps
 
     return run
 
 
 def test_it_answers_much_as_floats_do(
-    prepare: Any, prepared: Path, table: FaceTable, float_model: Any, tmp_path: Path
+    prepare: Any,
+    prepared: Path,
+    table: FaceTable,
+    floats: ModelPackage,
+    float_model: Any,
+    tmp_path: Path,
 ) -> None:
     assert prepare(prepared, tmp_path / "out", may_cost=1.0)[-1] == quantize.STEPS
     record = json.loads((tmp_path / "out" / "quantization.json").read_text())
@@ -58,13 +85,13 @@ def test_it_answers_much_as_floats_do(
 
     path = tmp_path / "out" / "model.tflite"
     assert path.stat().st_size < 10_000_000
-    model, floats = Classifier(path), Classifier(reference_package().model)
-    ours, theirs = model.logits(table.pixels), floats.logits(table.pixels)
+    model, full = Classifier(path), Classifier(floats.model)
+    ours, theirs = model.logits(table.pixels), full.logits(table.pixels)
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).mean() > 0.8
     assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.9
     assert np.abs(ours - theirs).max() > 1e-3, "these are integers"
 
-    before = Classifier(reference_package().model).logits(validation.pixels)
+    before = full.logits(validation.pixels)
     assert record["validation"]["accuracy_before"] == pytest.approx(
         (before.argmax(axis=1) == validation.expression).mean(), abs=1e-6
     )
@@ -107,6 +134,12 @@ def test_it_wants_faces_of_both_splits(table: FaceTable, prepare: Any, tmp_path:
     table.part("train").write(tmp_path / "faces.parquet")
     with pytest.raises(TableError, match="lacks training or validation faces"):
         prepare(tmp_path / "faces.parquet", tmp_path / "out", may_cost=1.0)
+
+
+def test_what_is_in_integers_already_is_refused(prepared: Path, tmp_path: Path) -> None:
+    shipped = reference_package()
+    with pytest.raises(PackageError, match=f"{shipped.manifest.lineage['made_of']}"):
+        quantize.quantize(shipped.folder, prepared, tmp_path, [].append)
 
 
 def test_a_failure_is_one_message(tmp_path: Path) -> None:

@@ -33,12 +33,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_it_computes_what_the_exported_model_does(shipped_network: Any, table: FaceTable) -> None:
-    crops = table.pixels[::10]
-    expected = Classifier(reference_package().file("model.onnx")).logits(crops)
+def test_it_computes_what_the_shipped_model_does_but_for_rounding(
+    shipped_network: Any, table: FaceTable
+) -> None:
+    """That no weight is out of place; of floats, test_export.py says that it is exact."""
+    crops = table.pixels
+    expected = Classifier(reference_package().model).logits(crops)
     found = np.asarray(shipped_network(crops[..., None].astype(np.float32), training=False))
     assert np.ptp(expected, axis=0).min() > 0.1, "the network tells the faces apart"
-    assert np.abs(found - expected).max() < 1e-3
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.8
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.9
 
 
 def test_batch_statistics_begin_where_the_moving_ones_are(shipped_network: Any) -> None:
@@ -80,7 +84,7 @@ def test_a_package_with_its_keras_weights_gives_exactly_those(
 
     shipped_network.save_weights(tmp_path / "network.weights.h5")
     small = reference_package()
-    files = {name: small.file(name) for name in ("model.onnx", "network.json")}
+    files = {name: small.file(name) for name in ("model.tflite", "network.json")}
     full = write_package(
         tmp_path / "full",
         name="full",
@@ -126,8 +130,10 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out.weights.h5").exists()
 
 
-def test_integers_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.tflite").write_bytes(b"integers")
+@pytest.mark.parametrize("damaged", [False, True])
+def test_another_litert_model_is_refused(litert_model: Path, tmp_path: Path, damaged: bool) -> None:
+    data = litert_model.read_bytes()
+    (tmp_path / "model.tflite").write_bytes(data[: len(data) // 2] if damaged else data)
     package = write_package(
         tmp_path / "package",
         name="small",
@@ -137,9 +143,9 @@ def test_integers_are_refused(tmp_path: Path) -> None:
             "network.json": reference_package().file("network.json"),
         },
         metrics={},
-        lineage={"made_of": "abc123"},
+        lineage={},
     )
-    with pytest.raises(PackageError, match=r"cannot be trained on.*abc123"):
+    with pytest.raises(PackageError, match="is no EfficientNetB2 of this project"):
         start.warm_start(package.folder, tmp_path / "out.weights.h5")
 
 
