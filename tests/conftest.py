@@ -30,6 +30,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="many more processes, kills and cuts")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `-n 2 --dist loadgroup`: which tests one process runs, in which order.
+
+    Tests of one file share what they made, and those of `training` whole trainings. These take
+    longest, so they come first.
+    """
+    for item in items:
+        name = "training" if item.path.parent.name == "training" else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: item.path.parent.name != "training")
+
+
 _status = pytest.StashKey[int]()
 
 

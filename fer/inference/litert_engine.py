@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +17,9 @@ from numpy.typing import NDArray
 from fer.errors import PackageError
 from fer.expressions import EXPRESSIONS
 from fer.inference.resize import resized
+
+_NOTICE: Final = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+_loading = threading.Lock()
 
 
 class LiteRtEngine:
@@ -87,9 +94,34 @@ def _loaded(path: Path) -> Any:
             "holds a model.onnx works there."
         ) from None
     try:
-        interpreter = Interpreter(str(path), num_threads=1)
-        interpreter.allocate_tensors()
+        with _without_notice():
+            interpreter = Interpreter(str(path), num_threads=1)
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise PackageError(f"{path} cannot be loaded as a LiteRT model: {reason}.") from None
     return interpreter
+
+
+@contextmanager
+def _without_notice() -> Iterator[None]:
+    """Keep a line from stderr that LiteRT writes for each interpreter, and has no setting for.
+
+    Whatever else is written meanwhile comes afterwards.
+    """
+    with _loading, ExitStack() as stack:
+        try:
+            held = stack.enter_context(tempfile.TemporaryFile())
+            stderr = os.dup(2)
+        except OSError:  # no room for it, or nobody there to see it
+            yield
+            return
+        stack.callback(os.close, stderr)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            held.seek(0)
+            with suppress(OSError):
+                os.write(stderr, b"".join(line for line in held if line.strip() != _NOTICE))

@@ -18,6 +18,11 @@ def drawn(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 48, 48), dtype=np.uint8)
 
 
+def python(script: str, model: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script, str(model)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+
 def test_a_faces_answer_does_not_depend_on_its_company(litert_model: Path) -> None:
     crops = drawn(40)
     together = Classifier(litert_model, threads=3).probabilities(crops)
@@ -31,6 +36,39 @@ def test_no_more_interpreters_than_threads(litert_model: Path) -> None:
     classifier.probabilities(drawn(50))
     ours = [one for one in threading.enumerate() if one.name not in before]
     assert 1 <= len([one for one in ours if one.name.startswith("fer-litert")]) <= 2
+
+
+def test_its_notice_of_itself_is_kept_from_stderr_and_nothing_else(
+    litert_model: Path,
+) -> None:
+    script = """
+import os, sys, threading
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from fer.inference.classifier import Classifier
+
+made = Interpreter.allocate_tensors
+def allocate(interpreter):
+    os.write(2, b"from elsewhere\\n")
+    made(interpreter)
+Interpreter.allocate_tensors = allocate
+Classifier(sys.argv[1], threads=1).probabilities(np.zeros((3, 48, 48), np.uint8))
+print("afterwards", file=sys.stderr)
+"""
+    done = python(script, litert_model)
+    assert done.returncode == 0
+    assert done.stderr == "from elsewhere\nafterwards\n"
+
+
+def test_it_loads_where_stderr_is_closed(litert_model: Path) -> None:
+    script = """
+import os, sys
+from fer.inference.classifier import Classifier
+os.close(2)
+Classifier(sys.argv[1], threads=1)
+print("loaded")
+"""
+    assert python(script, litert_model).stdout == "loaded\n"
 
 
 def test_without_the_runtime_it_says_what_to_install(
