@@ -2,6 +2,7 @@
 # package index. Both create .venv from constraints.txt first.
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 ENV := DO_NOT_TRACK=1 DVC_NO_ANALYTICS=1 PREFECT_SERVER_ANALYTICS_ENABLED=false
@@ -25,8 +26,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install ## The whole workflow on drawn faces, in a few minutes
 	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m flows.demo
 
-test: install lint ## Everything that CI runs
-	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not e2e"
+test: install lint ## Everything that CI runs, in two processes (WORKERS=0: in this one)
+	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder -m "not e2e"
 
 test-fast: install ## Without the slow tests
 	@$(ENV) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow and not e2e"

@@ -103,7 +103,7 @@ class Measured:
     def _fit(self, name: str, batches: Any) -> None:
         from fer.training.train import _Sequence
 
-        self.models[name].fit(_Sequence(batches), verbose=0, shuffle=False)
+        self.models[name].fit(_Sequence(batches, self.trainer.devices), verbose=0, shuffle=False)
 
     def _batches(self) -> Any:
         from fer.training.batches import EpochBatches

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck
@@ -32,15 +33,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `-n 2 --dist loadgroup`: which tests one process runs, in which order.
-
-    Tests of one file share what they made, and those of `training` whole trainings. These take
-    longest, so they come first.
-    """
-    for item in items:
-        name = "training" if item.path.parent.name == "training" else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(name))
+    """The tests of trainings come first: of two processes, one has them and is done last."""
     items.sort(key=lambda item: item.path.parent.name != "training")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Which tests stay together in one process (`-n 2`): those that share what they made.
+
+    Tests of one file do, and those of trainings share whole trainings.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "training" if file.startswith("tests/training/") else file
+
+    return ByFile(config, log)
 
 
 _status = pytest.StashKey[int]()

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -64,6 +65,7 @@ class Trainer:
         self.phase: Phase | None = None
         self.size: int | None = None
         self.model = self.network
+        self.predictor = self.network
 
     def phase_of(self, epoch: int) -> Phase:
         """The phase of an epoch; epochs count from 1."""
@@ -88,6 +90,7 @@ class Trainer:
         if phase != self.phase:
             optimizer.build(self.model.trainable_variables)
         self.phase, self.size = phase, size
+        self.predictor = self.devices.whole(self.model)
 
     def _model(self, size: int) -> keras.Model:
         """Augmentation and network, with faces enlarged to a size."""
@@ -121,9 +124,10 @@ class Trainer:
     def run(self, checkpoint: Checkpoint, each_epoch: Callable[[RunState], None]) -> RunState:
         """Train from where the checkpoint is to the end; the best weights end in the network."""
         state, weights = checkpoint.load()
+        self.devices.agree(f"{len(state.history)} epochs done")
         if weights is not None:
             self.prepare(state.history[-1].epoch)
-            self.model.load_weights(weights)
+            self._load(weights)
             each_epoch(state)
         for epoch in range(len(state.history) + 1, self.params.epochs + 1):
             if state.stopped_epoch is not None:
@@ -134,16 +138,29 @@ class Trainer:
             with averaged(self.model, batches):
                 state.history.append(self._record(epoch, logs, seconds))
                 best = self._judge(state)
-                if best and self.model.optimizer.use_ema:
-                    checkpoint.keep(epoch, self.model.save_weights)
-            checkpoint.save(state, self.model.save_weights, best=best)
+                if best and self.model.optimizer.use_ema and self.devices.first:
+                    checkpoint.keep(epoch, self._save)
+            if self.devices.first:
+                checkpoint.save(state, self._save, best=best)
+            self.devices.agree(f"epoch {epoch}, loss {logs['loss'][0]}")
             each_epoch(state)
+        if not self.devices.first:
+            checkpoint.load()  # the first process has written it
         best_record = state.best
         if best_record is None or not checkpoint.best_weights.exists():
             raise TrainingError("No epoch ended with a finite validation loss; lower the rates.")
         self.prepare(best_record.epoch)
-        self.model.load_weights(checkpoint.best_weights)
+        self._load(checkpoint.best_weights)
+        self.devices.agree("the end")
         return state
+
+    def _save(self, path: Path) -> None:
+        with self.devices.alone():
+            self.model.save_weights(path)
+
+    def _load(self, path: Path) -> None:
+        with self.devices.alone():
+            self.model.load_weights(path)
 
     def _reseed(self, epoch: int) -> None:
         """Give every random layer a state that only seed and epoch decide.
@@ -172,7 +189,7 @@ class Trainer:
         started = time.perf_counter()
         with Progress(f"Epoch {epoch}/{self.params.epochs}, {self.phase}") as progress:
             logs = self.model.fit(
-                _Sequence(batches),
+                _Sequence(batches, self.devices),
                 verbose=0,
                 shuffle=False,
                 callbacks=[_EachBatch(lambda step: progress.update(step, batches.steps))],
@@ -209,7 +226,8 @@ class Trainer:
         batch = max(1, _VALIDATION_BATCH // self.devices.count) * self.devices.count
         steps = -(-count // batch)
         filled = np.resize(pixels, (steps, batch, *pixels.shape[1:], 1))
-        logits = self.model.predict(_Sequence(filled), verbose=0)[:count].astype(np.float64)
+        found = self.predictor.predict(_Sequence(filled, self.devices), verbose=0)
+        logits = found[:count].astype(np.float64)
         logs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
         smoothing, classes = self.params.label_smoothing, logits.shape[1]
         own = logs[np.arange(count), labels].mean()
@@ -251,6 +269,8 @@ def train(
 
     `out` receives network.json, network.weights.h5, history.csv, curves.png and training.json.
     A run that was killed goes on from its last epoch, to the same weights as without the kill.
+    Of several processes that train together (`fer.training.devices`) the first one writes; all of
+    them see the folder of checkpoints.
 
     Args:
         faces: the prepared table.
@@ -270,19 +290,20 @@ def train(
     start = sha256_of(path) if path else kind
     key = run_key(sha256_of(faces), start, params.seed, params.train.model_dump())
     checkpoint = Checkpoint(checkpoints / key)
-    with checkpoint.locked():
-        devices = configure(
-            seed=params.seed,
-            precision=params.train.precision,
-            deterministic=params.train.deterministic,
-        )
+    devices = configure(
+        seed=params.seed,
+        precision=params.train.precision,
+        deterministic=params.train.deterministic,
+    )
+    devices.agree(f"run {key}")
+    # Of several processes the first one alone writes.
+    with checkpoint.locked() if devices.first else nullcontext():
         _say(f"Training on {devices.description}")
         started = time.perf_counter()
+        live = DvcLiveCurves(curves) if devices.first else None
         with data_parallel(devices):
             trainer = Trainer(table, params.train, seed=params.seed, devices=devices)
-            live = DvcLiveCurves(curves)
             state = trainer.run(checkpoint, lambda state: _report(state, live))
-        live.close()
         best = state.best
         assert best is not None  # noqa: S101 - run() raises without one
         document = {
@@ -300,15 +321,10 @@ def train(
             "devices": devices.description,
             "keras": keras.__version__,
         }
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        trainer.config.write(out / "network.json")
-        trainer.network.save_weights(out / "network.weights.h5")
-        write_history(out / "history.csv", [_without_time(one) for one in state.history])
-        from fer.reports.curves import plot_curves
-
-        plot_curves(out / "history.csv", out / "curves.png", best.epoch, state.stopped_epoch)
-        write_json(out / "training.json", document)
+        if live is None:
+            return document
+        live.close()
+        _write(out, trainer, state, document)
         # Times differ from run to run, so they are not in the tracked folder.
         write_json(
             curves.parent / "training_time.json",
@@ -323,6 +339,21 @@ def train(
     return document
 
 
+def _write(out: Path, trainer: Trainer, state: RunState, document: dict[str, Any]) -> None:
+    """Write the trained model and how it was trained."""
+    from fer.reports.curves import plot_curves
+
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    trainer.config.write(out / "network.json")
+    trainer.network.save_weights(out / "network.weights.h5")
+    write_history(out / "history.csv", [_without_time(one) for one in state.history])
+    plot_curves(
+        out / "history.csv", out / "curves.png", document["best_epoch"], state.stopped_epoch
+    )
+    write_json(out / "training.json", document)
+
+
 class _Sequence(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches as Keras takes them, in their order, which also several devices can share.
 
@@ -332,16 +363,17 @@ class _Sequence(keras.utils.PyDataset):  # type: ignore[misc]
     the metrics, the first `fit` takes one batch, and threads would go on behind it.
     """
 
-    def __init__(self, batches: Any) -> None:
+    def __init__(self, batches: Any, devices: Devices) -> None:
         workers = 2 if keras.backend.backend() == "tensorflow" else 1  # one: no thread
         super().__init__(workers=workers, max_queue_size=4)
         self._batches = batches
+        self._devices = devices
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __getitem__(self, step: int) -> Any:
-        return self._batches[step]
+        return self._devices.share(self._batches[step])
 
 
 class _EachBatch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -357,9 +389,10 @@ class _EachBatch(keras.callbacks.Callback):  # type: ignore[misc]
             raise TrainingError("The dvc process that started this training is gone; stopping.")
 
 
-def _report(state: RunState, live: DvcLiveCurves) -> None:
+def _report(state: RunState, live: DvcLiveCurves | None) -> None:
     last = state.history[-1]
-    live.show(state.history)
+    if live is not None:
+        live.show(state.history)
     mark = " (best)" if last.epoch == state.best_epoch else ""
     _say(
         f"epoch {last.epoch} {last.phase}: loss {last.loss:.4f} accuracy {last.accuracy:.4f} "

@@ -1,16 +1,23 @@
-"""Several devices: each takes its share of a batch, and the step is the same as on one."""
+"""Several devices, in one process or in two: each takes its share, and the step is that of one."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import socket
 import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fer.training.devices import Devices, data_parallel
+from fer.errors import TrainingError
+from fer.training.devices import Devices, configure, data_parallel
 
 pytestmark = pytest.mark.slow
 
@@ -55,12 +62,7 @@ devices = configure(seed=params.seed, precision="float32", deterministic=True)
 pixels = np.concatenate([table.part("train").pixels[:8]] * 2)[..., None]
 labels = np.eye(7, dtype="float32")[np.concatenate([table.part("train").expression[:8]] * 2)]
 
-class Same(keras.utils.PyDataset):
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, step):
-        return pixels, labels
+same = [(pixels, labels)] * 3
 
 def fresh():
     keras.utils.set_random_seed(params.seed)
@@ -73,11 +75,13 @@ with data_parallel(devices) as strategy:
     for epoch in (1, 2):
         trainer.prepare(epoch)
         for _ in range(2):
-            logs = trainer.model.fit(Same(), verbose=0, shuffle=False).history
+            batches = module._Sequence(same, devices)
+            logs = trainer.model.fit(batches, verbose=0, shuffle=False).history
             steps.append(logs["loss"][0])
     # Whole runs, each on a fresh trainer.
     print("steps " + json.dumps({
-        "count": devices.count, "replicas": replicas, "losses": steps
+        "count": devices.count, "replicas": replicas, "losses": steps,
+        "description": devices.description,
     }), flush=True)
     trainer = fresh()
     state = trainer.run(Checkpoint(folder / "whole"), lambda state: None)
@@ -118,15 +122,10 @@ _PLAIN: dict[str, Any] = {
 }
 
 
-_BACKENDS = [
-    "tensorflow",
-    pytest.param(
-        "jax",
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec("jax") is None, reason="JAX is not installed; TensorFlow is"
-        ),
-    ),
-]
+jax_only = pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="JAX is not installed; TensorFlow is"
+)
+_BACKENDS = ["tensorflow", pytest.param("jax", marks=jax_only)]
 
 Runs = dict[int, dict[str, Any]]
 
@@ -142,19 +141,7 @@ def runs(
     found: Runs = {}
     for count in (1, 2):
         folder = tmp_path_factory.mktemp("devices")
-        place = workplace(
-            folder / "place",
-            **_PLAIN,
-            head={"epochs": 1, "learning_rate": 0.01},
-            finetune={
-                "epochs": 2,
-                "learning_rate": 0.01,
-                "warmup_epochs": 0.5,
-                "weight_decay": 0.02,
-                "clip_norm": 1.0,
-                "average": 0.5,
-            },
-        )
+        place = small(workplace, folder)
         done = python(
             _RUN,
             str(count),
@@ -164,12 +151,35 @@ def runs(
             KERAS_BACKEND=request.param,
             XLA_FLAGS=f"--xla_force_host_platform_device_count={count}",
         )
-        assert "steps " in done.stdout, done.stderr
-        found[count] = {"stderr": done.stderr}
-        for line in done.stdout.splitlines():
-            word, _, document = line.partition(" ")
-            if word in {"steps", "runs"}:
-                found[count] |= json.loads(document)
+        found[count] = read(done.stdout, done.stderr)
+    return found
+
+
+def small(workplace: Callable[..., Any], folder: Path) -> Any:
+    """Three epochs, with averaged weights."""
+    return workplace(
+        folder / "place",
+        **_PLAIN,
+        head={"epochs": 1, "learning_rate": 0.01},
+        finetune={
+            "epochs": 2,
+            "learning_rate": 0.01,
+            "warmup_epochs": 0.5,
+            "weight_decay": 0.02,
+            "clip_norm": 1.0,
+            "average": 0.5,
+        },
+    )
+
+
+def read(stdout: str, stderr: str) -> dict[str, Any]:
+    """What a run printed."""
+    assert "steps " in stdout, stderr
+    found: dict[str, Any] = {"stderr": stderr}
+    for line in stdout.splitlines():
+        word, _, document = line.partition(" ")
+        if word in {"steps", "runs"}:
+            found |= json.loads(document)
     return found
 
 
@@ -193,6 +203,133 @@ def test_a_whole_run_learns_and_resumes(runs: Runs, count: int) -> None:
     assert "ran out of data" not in run["stderr"], "each epoch has all its steps"
     assert len(run["history"]) == 3
     assert run["resumed"] == run["history"], "the same after a break"
+
+
+class Processes:
+    """Processes that train together, on one machine."""
+
+    def __init__(self, script: str, arguments: Callable[[int], list[str]], count: int) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.running = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, *arguments(number)],
+                env={
+                    **os.environ,
+                    "KERAS_BACKEND": "jax",
+                    "JAX_PLATFORMS": "cpu",
+                    "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
+                    "KERAS_DISTRIBUTION_NUM_PROCESSES": str(count),
+                    "KERAS_DISTRIBUTION_PROCESS_ID": str(number),
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(count)
+        ]
+
+    def finish(self) -> list[tuple[int, str, str]]:
+        """Exit status, stdout and stderr of each."""
+        try:
+            # All at once: one whose output nobody reads would stop, and the others wait for it.
+            with ThreadPoolExecutor(len(self.running)) as pool:
+                texts = list(pool.map(lambda one: one.communicate(timeout=800), self.running))
+        finally:
+            for one in self.running:
+                one.kill()
+        return [(one.returncode, *text) for one, text in zip(self.running, texts, strict=True)]
+
+
+@jax_only
+@pytest.mark.parametrize("runs", ["jax"], indirect=True)
+def test_two_processes_train_as_one_does(
+    runs: Runs, workplace: Callable[..., Any], tmp_path: Path
+) -> None:
+    place = small(workplace, tmp_path)
+    arguments = ["1", str(place.faces), str(place.folder / "params.yaml"), str(tmp_path)]
+    ended = Processes(_RUN, lambda number: arguments, 2).finish()
+    assert [status for status, _, _ in ended] == [0, 0], ended[0][2] + ended[1][2]
+    first, second = (read(stdout, stderr) for _, stdout, stderr in ended)
+    assert first["count"] == first["replicas"] == 2
+    assert first["description"].startswith("2 x CPU in 2 processes (")
+    for name in ("losses", "history", "resumed"):
+        assert first[name] == second[name], "both know the same"
+    assert first["losses"] == pytest.approx(runs[1]["losses"], abs=1e-3)
+    expected, found = (np.array(one["history"]) for one in (runs[1], first))
+    assert found == pytest.approx(expected, abs=2e-2), "as one process, epoch by epoch"
+    assert first["resumed"] == first["history"], "the same after a break"
+
+
+_TRAIN = """
+import sys
+from pathlib import Path
+
+import keras
+import fer.training.train as module
+from fer.params import load_params
+
+def small():
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(8, 3, strides=4, activation="relu")(x)
+    return keras.Model(inputs, x, name="backbone")
+
+module.build_backbone = small
+faces, params, folder = map(Path, sys.argv[1:])
+module.train(faces=faces, params=load_params(params), out=folder / "trained",
+             curves=folder / "reports" / "curves", checkpoints=folder / "checkpoints")
+"""
+
+
+@jax_only
+def test_the_first_process_writes_what_was_trained(
+    workplace: Callable[..., Any], tmp_path: Path
+) -> None:
+    place = small(workplace, tmp_path)
+    params = str(place.folder / "params.yaml")
+    arguments = [str(place.faces), params, str(tmp_path / "first")]
+    ended = Processes(_TRAIN, lambda number: arguments, 2).finish()
+    assert [status for status, _, _ in ended] == [0, 0], ended[0][2] + ended[1][2]
+    document = json.loads((tmp_path / "first" / "trained" / "training.json").read_text())
+    assert document["devices"].startswith("2 x CPU in 2 processes")
+    assert document["epochs"] == 3
+    assert (tmp_path / "first" / "trained" / "network.weights.h5").exists()
+    assert [one.suffix for one in (tmp_path / "first" / "checkpoints").iterdir()] == [".lock"]
+
+
+@jax_only
+def test_processes_with_other_parameters_are_refused(
+    workplace: Callable[..., Any], tmp_path: Path
+) -> None:
+    place = small(workplace, tmp_path)
+    params = place.folder / "params.yaml"
+    other = tmp_path / "other.yaml"
+    other.write_text(params.read_text().replace("dropout: 0.0", "dropout: 0.1"))
+    assert other.read_text() != params.read_text()
+    ended = Processes(
+        _TRAIN,
+        lambda number: [str(place.faces), str([params, other][number]), str(tmp_path / "out")],
+        2,
+    ).finish()
+    for status, _, stderr in ended:
+        assert status != 0
+        assert "The processes of this training differ" in stderr
+    assert not (tmp_path / "out" / "trained").exists()
+
+
+@pytest.mark.parametrize("name", ["KERAS_DISTRIBUTION_NUM_PROCESSES", "TF_CONFIG"])
+def test_several_processes_without_jax_are_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    if keras.backend.backend() == "jax":
+        pytest.skip("this is JAX")
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(TrainingError, match="several processes train under JAX alone"):
+        configure(seed=1, precision="float32", deterministic=False)
 
 
 def test_one_device_needs_no_strategy() -> None:
