@@ -136,6 +136,21 @@ class Checkpoint:
             if old not in files.values():
                 old.unlink(missing_ok=True)
 
+    def wait(self, seconds: float = 60.0) -> None:
+        """Until the process that writes the checkpoint has: a network share takes its time.
+
+        Raises:
+            TrainingError: nothing is seen of it.
+        """
+        deadline = time.monotonic() + seconds
+        while not (self.folder / "progress.json").exists():
+            if time.monotonic() > deadline:
+                raise TrainingError(
+                    f"The first process has written a checkpoint, and {self.folder} holds none. "
+                    "All processes want one folder of checkpoints, on a network share."
+                )
+            time.sleep(0.5)
+
     @contextmanager
     def _disk(self) -> Iterator[None]:
         """The folder, to be written to; says what to do where it cannot be."""

@@ -75,7 +75,10 @@ class Devices:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """For saving and loading: what Keras makes for itself meanwhile waits for no process."""
+        """For saving and loading: what Keras makes for itself meanwhile waits for no process.
+
+        Else it would, to compare its value with theirs, and they may not be saving.
+        """
         if self.processes == 1:
             yield
             return

@@ -143,9 +143,11 @@ class Trainer:
             if self.devices.first:
                 checkpoint.save(state, self._save, best=best)
             self.devices.agree(f"epoch {epoch}, loss {logs['loss'][0]}")
+            if not self.devices.first:
+                checkpoint.wait()
             each_epoch(state)
         if not self.devices.first:
-            checkpoint.load()  # the first process has written it
+            checkpoint.load()
         best_record = state.best
         if best_record is None or not checkpoint.best_weights.exists():
             raise TrainingError("No epoch ended with a finite validation loss; lower the rates.")
@@ -300,9 +302,9 @@ def train(
     with checkpoint.locked() if devices.first else nullcontext():
         _say(f"Training on {devices.description}")
         started = time.perf_counter()
-        live = DvcLiveCurves(curves) if devices.first else None
         with data_parallel(devices):
             trainer = Trainer(table, params.train, seed=params.seed, devices=devices)
+            live = DvcLiveCurves(curves) if devices.first else None
             state = trainer.run(checkpoint, lambda state: _report(state, live))
         best = state.best
         assert best is not None  # noqa: S101 - run() raises without one

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,21 @@ def test_a_run_that_has_not_begun(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "run")
     assert checkpoint.load() == (RunState(), None)
     assert not checkpoint.best_weights.exists()
+
+
+def test_other_processes_wait_until_they_see_it(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="All processes want one folder"):
+        Checkpoint(tmp_path / "elsewhere").wait(seconds=0)
+    folder = tmp_path / "run"
+
+    def written_late() -> None:
+        folder.mkdir()
+        (folder / "progress.json").write_text("{}")
+
+    writer = threading.Timer(0.2, written_late)
+    writer.start()
+    Checkpoint(folder).wait()
+    writer.join()
 
 
 def test_a_round_trip_keeps_history_last_and_best(tmp_path: Path) -> None:
