@@ -461,12 +461,15 @@ def test_events_start_runs_and_failures_are_notified(
     def texts(event: str) -> list[str]:
         return [one["text"] for one in receiver.said if one["event"] == f"prefect.{event}"]
 
-    kinds = ("flow-run.Failed", "flow-run.Late", "work-pool.not-ready")
-    wait_for(lambda: all(map(texts, kinds)), 180, lambda: told + prefect.log("server"))
-    (failed,), (pool,) = texts("flow-run.Failed"), texts("work-pool.not-ready")
+    def complete() -> bool:
+        # The pool cpu is told of too, where a busy machine's worker is late.
+        pools = [one.startswith("Work pool gpu has no") for one in texts("work-pool.not-ready")]
+        return any(pools) and all(map(texts, ("flow-run.Failed", "flow-run.Late")))
+
+    wait_for(complete, 180, lambda: told + prefect.log("server"))
+    (failed,) = texts("flow-run.Failed")
     assert failed.startswith("failing, run ")
     assert ': Failed. Flow run encountered an exception: ValueError: a "breach"' in failed
-    assert pool.startswith("Work pool gpu has no worker")
     assert all(": Late. " in text for text in texts("flow-run.Late"))
 
     started = {name: prefect.runs(name, "SCHEDULED") for name in ("train", "gate", "smoke")}
