@@ -29,7 +29,7 @@ from fer.reports.timeline_plot import plot_timeline
 
 TARGET = Path(__file__).parent / "images" / "report.png"
 FPS = 20
-SEED = 2  # of the drawn person
+SEED = 0  # of the drawn person
 SHOWN = (  # expression and seconds; None: nobody is there
     (Expression.NEUTRAL, 4.0),
     (Expression.HAPPY, 5.0),
