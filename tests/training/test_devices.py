@@ -24,6 +24,13 @@ pytestmark = pytest.mark.slow
 # A small network stands for EfficientNetB2, whose graph takes a minute to build; everything
 # around it (augmentation with its random state, optimizer with its schedule, batches from an
 # iterator, checkpoints) is the real thing.
+_SMALL = """def small():
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(8, 3, strides=4, activation="relu")(x)
+    return keras.Model(inputs, x, name="backbone")
+
+module.build_backbone = small"""
 _RUN = """
 import json, sys
 from pathlib import Path
@@ -48,13 +55,7 @@ from fer.params import load_params
 from fer.training.checkpoint import Checkpoint
 from fer.training.devices import configure, data_parallel
 
-def small():
-    inputs = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    x = keras.layers.Conv2D(8, 3, strides=4, activation="relu")(x)
-    return keras.Model(inputs, x, name="backbone")
-
-module.build_backbone = small
+# SMALL
 params = load_params(params_file)
 table = FaceTable.read(faces)
 devices = configure(seed=params.seed, precision="float32", deterministic=True)
@@ -101,7 +102,7 @@ print("runs " + json.dumps({
     "history": [[one.loss, one.val_loss, one.learning_rate] for one in state.history],
     "resumed": [[one.loss, one.val_loss, one.learning_rate] for one in resumed.history],
 }))
-"""
+""".replace("# SMALL", _SMALL)
 
 # Nothing random: the same step on one device and on two.
 _PLAIN: dict[str, Any] = {
@@ -270,17 +271,11 @@ import keras
 import fer.training.train as module
 from fer.params import load_params
 
-def small():
-    inputs = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    x = keras.layers.Conv2D(8, 3, strides=4, activation="relu")(x)
-    return keras.Model(inputs, x, name="backbone")
-
-module.build_backbone = small
+# SMALL
 faces, params, folder = map(Path, sys.argv[1:])
 module.train(faces=faces, params=load_params(params), out=folder / "trained",
              curves=folder / "reports" / "curves", checkpoints=folder / "checkpoints")
-"""
+""".replace("# SMALL", _SMALL)
 
 
 @jax_only
