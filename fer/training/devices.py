@@ -129,7 +129,7 @@ def configure(*, seed: int, precision: str, deterministic: bool) -> Devices:
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
     backend = keras.backend.backend()
-    if _PROCESSES in os.environ or "TF_CONFIG" in os.environ:
+    if _PROCESSES in os.environ or (backend == "tensorflow" and "TF_CONFIG" in os.environ):
         _join(backend)
     if backend == "tensorflow":
         import tensorflow as tf

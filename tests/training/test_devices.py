@@ -327,6 +327,18 @@ def test_several_processes_without_jax_are_refused(
         configure(seed=1, precision="float32", deterministic=False)
 
 
+@jax_only
+def test_what_is_tensorflows_alone_does_not_concern_jax(
+    python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    script = """
+from fer.training.devices import configure
+print(configure(seed=1, precision="float32", deterministic=False).processes)
+"""
+    done = python(script, KERAS_BACKEND="jax", TF_CONFIG="{}")
+    assert done.stdout == "1\n", done.stderr
+
+
 def test_one_device_needs_no_strategy() -> None:
     with data_parallel(Devices("tensorflow", "CPU", 1)) as strategy:
         assert strategy is None
